@@ -1,0 +1,117 @@
+"""Runs notebooks as a reader would and keeps what they print.
+
+    python tests/notebooks.py run  [NOTEBOOK ...]   execute, store the outputs, clean
+    python tests/notebooks.py check [NOTEBOOK ...]  execute, compare the text of the outputs with the stored one
+
+`nbdev_test` never writes a notebook and `jupyter nbconvert --execute` runs cells marked `eval: false`, so this is the one
+way by which outputs get into the repository.
+"""
+import argparse, contextlib, os, re, sys, time
+from pathlib import Path
+
+os.environ.update(TQDM_DISABLE='1', IN_TEST='1', PYTHONHASHSEED='0')
+os.environ.setdefault('OMP_NUM_THREADS', '2')
+
+ROOT = Path(__file__).resolve().parents[1]
+NBS = ROOT/'nbs'
+SKIP_FLAGS = {'slow', 'cuda'}
+
+
+def notebooks(names=()):
+    "Paths of the notebooks named (file or stem), or of all."
+    every = sorted(p for p in NBS.rglob('*.ipynb') if not any(part.startswith(('.', '_')) for part in p.relative_to(NBS).parts))
+    if not names: return every
+    found = [p for n in names for p in every if Path(n).stem == p.stem or Path(n).resolve() == p]
+    missing = [n for n in names if not any(Path(n).stem == p.stem or Path(n).resolve() == p for p in every)]
+    if missing: sys.exit(f"no notebook named {missing[0]!r} under nbs/")
+    return found
+
+
+def skipped(cell):
+    "nbdev_test's rule: neither prose, nor `eval: false`, nor cells under a flag of SKIP_FLAGS."
+    if cell.cell_type != 'code' or 'nbdev_export(' in cell.source: return True
+    directives = getattr(cell, 'directives_', None) or {}
+    if directives.get('eval:', [''])[0].lower() == 'false': return True
+    return bool(SKIP_FLAGS & directives.keys())
+
+
+def execute(path):
+    "The notebook with fresh outputs, and the seconds it took. A cell that raises ends the program with its traceback."
+    from execnb.nbio import read_nb
+    from execnb.shell import CaptureShell
+    from nbdev.process import extract_directives
+    nb = read_nb(path)
+    for cell in nb.cells:
+        if cell.cell_type == 'code': cell.directives_ = extract_directives(cell, remove=False)
+    sys.path.insert(0, str(ROOT))
+    shell = CaptureShell(path, mpl_format='png')
+    start = time.time()
+    with contextlib.chdir(path.parent) if hasattr(contextlib, 'chdir') else _chdir(path.parent):
+        shell.run_cell("%config InlineBackend.print_figure_kwargs = {'metadata': {'Software': None}, 'bbox_inches': 'tight'}")
+        shell.run_cell("import matplotlib; matplotlib.rcParams['figure.dpi'] = 80")
+        for cell in nb.cells:
+            if cell.cell_type != 'code': continue
+            cell.outputs = []
+            if skipped(cell): continue
+            shell.cell(cell)
+            if shell.exc:
+                sys.exit(f"{path.relative_to(ROOT)}: this cell failed\n{cell.source}\n\n{shell.prettytb(fname=path)}")
+    for cell in nb.cells:
+        if hasattr(cell, 'directives_'): del cell['directives_']
+    return nb, time.time() - start
+
+
+@contextlib.contextmanager
+def _chdir(folder):
+    "contextlib.chdir for Python 3.10."
+    before = os.getcwd()
+    os.chdir(folder)
+    try: yield
+    finally: os.chdir(before)
+
+
+def run(path):
+    "Execute `path`, store its outputs and clean it."
+    from execnb.nbio import write_nb
+    from nbdev.clean import clean_nb
+    nb, seconds = execute(path)
+    clean_nb(nb, allowed_metadata_keys=[], allowed_cell_metadata_keys=[], clean_ids=True)
+    nb['metadata'] = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
+    write_nb(nb, path)
+    print(f"{path.relative_to(ROOT)}: {seconds:.1f} s")
+
+
+def text_of(cell):
+    "What a reader sees as text in the outputs of a cell, addresses and timings out."
+    parts = []
+    for out in cell.get('outputs', []):
+        data = out.get('data', {})
+        text = out.get('text') or data.get('text/markdown') or data.get('text/plain') or ''
+        parts.append(text if isinstance(text, str) else ''.join(text))
+    return re.sub(r'<([\w.]+)( object)? at 0x[0-9a-f]+>', r'<\1>', ''.join(parts)).replace('<object object>', '').strip()
+
+
+def check(path):
+    "Names of the cells of `path` whose text differs when it is run again."
+    from execnb.nbio import read_nb
+    from nbdev.clean import clean_nb
+    stored = read_nb(path)
+    fresh, _ = execute(path)
+    clean_nb(fresh, allowed_metadata_keys=[], allowed_cell_metadata_keys=[], clean_ids=True)
+    return [c.get('id', i) for i, (c, d) in enumerate(zip(stored.cells, fresh.cells))
+            if c.cell_type == 'code' and text_of(c) != text_of(d)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('command', choices=['run', 'check'])
+    parser.add_argument('notebook', nargs='*')
+    args = parser.parse_args()
+    bad = []
+    for path in notebooks(args.notebook):
+        if args.command == 'run': run(path)
+        else: bad += [f"{path.relative_to(ROOT)}: cell {c} prints something else than what is stored" for c in check(path)]
+    if bad: sys.exit('\n'.join(bad))
+
+
+if __name__ == '__main__': main()
