@@ -2,6 +2,7 @@
 
     python tests/notebooks.py run  [NOTEBOOK ...]   execute, store the outputs, clean
     python tests/notebooks.py check [NOTEBOOK ...]  execute, compare the text of the outputs with the stored one
+    python tests/notebooks.py readme                write README.md from nbs/index.ipynb
 
 `nbdev_test` never writes a notebook and `jupyter nbconvert --execute` runs cells marked `eval: false`, so this is the one
 way by which outputs get into the repository.
@@ -33,6 +34,17 @@ def skipped(cell):
     directives = getattr(cell, 'directives_', None) or {}
     if directives.get('eval:', [''])[0].lower() == 'false': return True
     return bool(SKIP_FLAGS & directives.keys())
+
+
+def test_cells(path):
+    "How many cells of `path` that nbdev_test runs hold a test."
+    from execnb.nbio import read_nb
+    from nbdev.process import extract_directives
+    count = 0
+    for cell in read_nb(path).cells:
+        if cell.cell_type == 'code': cell.directives_ = extract_directives(cell, remove=False)
+        if not skipped(cell) and 'export' not in cell.directives_: count += bool(re.search(r'^\s*(assert |test_\w+\()', cell.source, re.M))
+    return count
 
 
 def execute(path):
@@ -102,11 +114,32 @@ def check(path):
             if c.cell_type == 'code' and text_of(c) != text_of(d)]
 
 
+def readme():
+    "README.md from nbs/index.ipynb: prose as it is, code fenced, printed text and tables below; links leave nbs/."
+    from execnb.nbio import read_nb
+    from nbdev.process import extract_directives
+    parts = []
+    for cell in read_nb(NBS/'index.ipynb').cells:
+        if cell.cell_type == 'markdown':
+            parts.append(cell.source)
+            continue
+        directives = extract_directives(cell, remove=True)
+        if 'hide' in directives: continue
+        if directives.get('echo:', [''])[0] != 'false': parts.append(f"```python\n{cell.source.strip()}\n```")
+        for out in cell.get('outputs', []):
+            data = out.get('data', {})
+            if 'text/markdown' in data: parts.append(''.join(data['text/markdown']))
+            elif text := ''.join(out.get('text') or data.get('text/plain') or ''): parts.append(f"```text\n{text.rstrip()}\n```")
+    text = '\n\n'.join(p.strip() for p in parts) + '\n'
+    return re.sub(r'\]\(\.\./', '](', re.sub(r'src="\.\./', 'src="', text))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('command', choices=['run', 'check'])
+    parser.add_argument('command', choices=['run', 'check', 'readme'])
     parser.add_argument('notebook', nargs='*')
     args = parser.parse_args()
+    if args.command == 'readme': return (ROOT/'README.md').write_text(readme(), encoding='utf-8')
     bad = []
     for path in notebooks(args.notebook):
         if args.command == 'run': run(path)

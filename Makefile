@@ -1,0 +1,34 @@
+# The two commands are `make reproduce` and `make test`; both build the environment first, once.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+SCALE  ?= tiny
+DATA   ?= rendered
+ARGS   ?=
+
+.PHONY: reproduce test lab export clean env help
+
+help:            ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/:/'
+
+reproduce: env   ## the paper's tables and figures; SCALE=tiny|small|paper DATA=rendered|folder ARGS='--experiments all'
+	$(BIN)/p2net reproduce --scale $(SCALE) --data $(DATA) $(ARGS)
+
+test: env        ## notebooks, their stored outputs, and pytest
+	$(BIN)/python tests/run.py
+
+lab: env         ## the notebooks in JupyterLab
+	$(BIN)/jupyter lab nbs
+
+export: env      ## after editing notebooks: package, stored outputs, README
+	$(BIN)/nbdev_export && $(BIN)/python tests/notebooks.py run && $(BIN)/nbdev_clean && $(BIN)/python tests/notebooks.py readme
+
+clean:           ## environment, work folders and caches of this checkout
+	rm -rf $(VENV) runs _proc _docs build *.egg-info .pytest_cache .ruff_cache
+
+env: $(VENV)/.built
+$(VENV)/.built: settings.ini setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "make: Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; name one with PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
