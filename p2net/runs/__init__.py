@@ -1,0 +1,1 @@
+"""Runs of IV.A.2: config, record, training, searching, evaluating, experiments."""
