@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JOINTS', 'LIMITS', 'SIDED', 'PHENOTYPE', 'clip_pose', 'rotation', 'thin', 'Shape', 'Posed', 'anny_is_cold', 'Body',
-           'shape', 'bone_rotations', 'pose', 'get_body']
+           'shape', 'bone_rotations', 'pose', 'skin_vertices', 'get_body']
 
 # %% ../../nbs/people/30_body.ipynb #80c6c383
 import os, threading
@@ -202,7 +202,7 @@ def _limbs(self, put, a, s):
         for j in range(1,4): put(f'finger{i}-{j}'+L, rotation(across, s*a('fingers')*(.4 if i==1 else 1)*(.8 if j==1 else 1)))
 Body._limbs = _limbs
 
-# %% ../../nbs/people/30_body.ipynb #a8430059
+# %% ../../nbs/people/30_body.ipynb #40e5f53f
 def pose(self, shape:Shape, pose:dict, surface:bool=True, # False: joints only, five times as fast
         )->Posed:
     "The body in a pose, its hips near the origin."
@@ -212,12 +212,15 @@ def pose(self, shape:Shape, pose:dict, surface:bool=True, # False: joints only, 
     D[0,:,:3,:3] = R
     T, W = self.model.get_bone_transforms(torch.from_numpy(D), shape.bones)
     T, W = T[0].numpy(), W[0].numpy()
-    vertices = None
-    if surface:
-        blend = (self.skin@T[:,:3].reshape(len(T),12).astype(np.float32)).reshape(-1,3,4)
-        vertices = np.einsum('vij,vj->vi', blend[:,:,:3], shape.vertices) + blend[:,:,3]
+    vertices = self.skin_vertices(T, shape.vertices) if surface else None
     return Posed(vertices, self._joints(shape, T, W), T)
 Body.pose = pose
+
+def skin_vertices(self, T, rest)->np.ndarray: # bone transforms (bones, 4, 4), rest surface (V, 3) -> (V, 3)
+    "Linear blend skinning: every vertex follows its bones, weighted."
+    blend = (self.skin@T[:,:3].reshape(len(T),12).astype(np.float32)).reshape(-1,3,4)
+    return np.einsum('vij,vj->vi', blend[:,:,:3], rest) + blend[:,:,3]
+Body.skin_vertices = skin_vertices
 
 def _joints(self, shape, T, W):
     "The 21 joints from bone transforms T and bone poses W."
