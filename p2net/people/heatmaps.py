@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from .person import to_heatmap
 
-# %% ../../nbs/people/80_heatmaps.ipynb #8fce8740
+# %% ../../nbs/people/80_heatmaps.ipynb #ebc1a600
 def render_heatmaps(joints:Tensor, # (B, J, 2) x, y in input pixels
                     visibility:Tensor, # (B, J): where 0, the map is empty
                     input_size:tuple[int, int], # (H, W)
@@ -21,12 +21,12 @@ def render_heatmaps(joints:Tensor, # (B, J, 2) x, y in input pixels
     "Gaussian maps around the joints, exact centres, on the device of `joints` and differentiable in them."
     h, w = map_size(input_size, stride)
     if not sigma > 0: raise ValueError(f"sigma must be > 0, got {sigma}")
-    centre = to_heatmap(joints, stride)
-    if rounding: centre = (centre + .5).floor()
+    shown = (visibility > 0)[..., None]
+    mu = to_heatmap(joints.where(shown, 0.), stride)                 # an absent joint may hold anything, NaN too
+    if rounding: mu = (mu + .5).floor()
     u, v = (torch.arange(n, dtype=joints.dtype, device=joints.device) for n in (w, h))
-    row = torch.exp(-(u - centre[..., :1])**2/(2*sigma**2))
-    column = torch.exp(-(v - centre[..., 1:])**2/(2*sigma**2))
-    shown = (visibility > 0)[..., None].to(joints.dtype)
+    row = torch.exp(-(u - mu[..., :1])**2/(2*sigma**2))
+    column = torch.exp(-(v - mu[..., 1:])**2/(2*sigma**2))
     return (column*shown)[..., :, None]*row[..., None, :]
 
 def map_size(input_size:tuple[int, int], stride:int=4)->tuple[int, int]:
@@ -41,17 +41,17 @@ def default_sigma(input_size:tuple[int, int], # (H, W)
     "3 at 384x288 and in proportion, at least 1, C-85."
     return max(1., 3*input_size[0]/384)
 
-# %% ../../nbs/people/80_heatmaps.ipynb #d3e061db
+# %% ../../nbs/people/80_heatmaps.ipynb #f57556bc
 def joint_weights(joints:Tensor, # (B, J, 2) x, y in input pixels
                   visibility:Tensor, # (B, J) 0 absent, 1 occluded, 2 visible
                   input_size:tuple[int, int], # (H, W)
                   labelled:str='labelled', # which joints have a loss: 'labelled' or only the 'visible', C-89
                  )->Tensor: # (B, J) 1 or 0, dtype of joints
     "1 for each joint that the loss counts."
-    if labelled not in ('labelled', 'visible'): raise ValueError(f"labelled must be 'labelled' or 'visible', got {labelled!r}")
-    H, W = input_size
-    edge = torch.tensor([W, H], dtype=joints.dtype, device=joints.device) - .5
-    inside = ((joints >= -.5) & (joints < edge)).all(-1)
+    if labelled not in ('labelled', 'visible'):
+        raise ValueError(f"labelled must be 'labelled' or 'visible', not {labelled!r}")
+    (H, W), (x, y) = input_size, joints.unbind(-1)
+    inside = (x >= -.5) & (x < W - .5) & (y >= -.5) & (y < H - .5)
     return (inside & (visibility > (1 if labelled == 'visible' else 0))).to(joints.dtype)
 
 # %% ../../nbs/people/80_heatmaps.ipynb #704154a3
