@@ -149,13 +149,15 @@ def plan(draws:Draws,
         if operation.kind == 'erase': holes[i].append((y0[i, j], y1[i, j], x0[i, j], x1[i, j]))
     return chains, holes
 
-# %% ../../nbs/da2/50_deploy.ipynb #a069c741
+# %% ../../nbs/da2/50_deploy.ipynb #91f66a7a
 class _Writer:
     "Where finished crops go: eight-bit pictures, or normalised planes."
-    def __init__(self, n, size, output, fill, mean, std):
+    def __init__(self, n, size, output, fill, mean, std, out):
         if output not in ('float', 'uint8'): raise ValueError(f"output must be 'float' or 'uint8', got {output!r}")
         shape, dtype = ((n, 3, *size), np.float32) if output == 'float' else ((n, *size, 3), np.uint8)
-        self.planes, self.out = output == 'float', np.empty(shape, dtype)
+        self.planes, self.out = output == 'float', np.empty(shape, dtype) if out is None else out
+        if self.out.shape != shape or self.out.dtype != dtype or not self.out.flags.c_contiguous:
+            raise ValueError(f"out must be a contiguous {shape} {np.dtype(dtype)}, got {self.out.shape} {self.out.dtype}")
         self.mean, self.std, fill = (np.float32(t)[:, None] for t in (mean, std, fill))
         self.hole = (fill - self.mean)/self.std if self.planes else np.rint(fill*255).astype(np.uint8)[:, 0]
         self.plain = self.normal(IDENTITY)
@@ -198,7 +200,7 @@ def _joints(total, joints, visibility, size):
     inside = ((moved >= -.5) & (moved <= np.array([size[1], size[0]]) - .5)).all(-1)
     return moved, visibility*inside.astype(visibility.dtype)
 
-# %% ../../nbs/da2/50_deploy.ipynb #e8a69347
+# %% ../../nbs/da2/50_deploy.ipynb #c17d140f
 def augment_fast(canvases, # (c, h, w, 3) uint8, RGB: array, memory map or list of arrays
                  matrix, # (n, 2, 3) canvas px -> input px: the base crop
                  joints, # (n, J, 2) canvas px, or None
@@ -210,18 +212,19 @@ def augment_fast(canvases, # (c, h, w, 3) uint8, RGB: array, memory map or list 
                  fill=IMAGENET_MEAN, # colour of what the canvas doesn't show
                  mean=IMAGENET_MEAN, std=IMAGENET_STD, # of the normalised output
                  which=None, # (n,) canvas of each person; None: the first n in order
+                 out=None, # array to write the pictures to, such as the view of a pinned tensor; None: a new one
                  threads:int=1, # the result doesn't depend on it
                 )->tuple[np.ndarray,np.ndarray|None,np.ndarray|None]: # pictures, joints in input px, visibility
     "`augment` on eight bits: one warp, one table per channel."
     matrix, draws, which = _checked(canvases, matrix, draws, operations, which)
     total = total_matrix(matrix.double(), step_matrices(draws, operations, size)).numpy()
     chains, holes = plan(draws, operations, size)
-    writer, border = _Writer(len(which), size, output, fill, mean, std), tuple(255*float(f) for f in fill)
+    writer, border = _Writer(len(which), size, output, fill, mean, std, out), tuple(255*float(f) for f in fill)
 
     def people(rows):
+        room = np.empty((*size, 3), np.uint8) # one crop, used again and again
         for i in rows:
-            crop = cv2.warpAffine(canvases[which[i]], total[i], size[::-1], flags=cv2.INTER_LINEAR,
-                                  borderMode=cv2.BORDER_CONSTANT, borderValue=border)
+            crop = cv2.warpAffine(canvases[which[i]], total[i], size[::-1], room, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, border)
             writer.write(i, *recolour(crop, chains[i]), holes[i])
 
     if threads <= 1 or len(which) < 2: people(range(len(which)))
