@@ -141,7 +141,7 @@ def footprint(actor:Actor)->np.ndarray:
     v = actor.posed.vertices
     return np.array([v[:,0].min(), v[:,1].min(), v[:,0].max(), v[:,1].max()])
 
-# %% ../../nbs/people/40_rendering.ipynb #eecf77e5
+# %% ../../nbs/people/40_rendering.ipynb #3b751851
 def aim(rng, actor:Actor, size, height_sd:float=.5)->Camera:
     "A camera that shows the main person at .62 to 1.02 of the photograph's short side, now and then off centre."
     H, W = size
@@ -169,7 +169,8 @@ def obstacle(rng, camera:Camera, actor:Actor)->list:
     v = actor.posed.vertices
     lo, hi, middle = v[:,2].min(), v[:,2].max(), (v.min(0)+v.max(0))/2
     distance = np.linalg.norm((middle-camera.at)[:2])
-    t = rng.uniform(max(.3, .5/distance), max(.35, 1-.75/distance))
+    near, far = min(.6, max(.3, .5/distance)), 1-.75/distance
+    t = rng.uniform(near, max(near+.05, far))
     q = camera.at+(middle-camera.at)*t
     right = camera.R[0]
     width = np.ptp(v[:,:2]@right[:2])*t
