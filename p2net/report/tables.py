@@ -376,15 +376,16 @@ def label_of(row:str, group:pd.DataFrame, printed:dict)->str:
     else: words = [t for c in ('Backbone', 'Input size') if (t := printed.get(c, {}).get(row)) not in (None, '-', '')]
     return words[0] if row == experiment else ': '.join([row.replace(' - ', ' − '), ', '.join(words)] if words else [row])
 
-# %% ../../nbs/report/20_tables.ipynb #9c8c0ea3
+# %% ../../nbs/report/20_tables.ipynb #e786f174
 class Markdown(str):
     "Text that a notebook shows as Markdown."
     def _repr_markdown_(self)->str: return str(self)
 
-def pipe_table(table:pd.DataFrame)->str:
+def pipe_table(table:pd.DataFrame, left:tuple|None=('', 'source'), # columns of words; None: all
+              )->str:
     "A frame of text as a Markdown table, numbers to the right."
     escape = lambda cell: str(cell).replace('*', r'\*').replace('|', r'\|')
-    lines = [table.columns, [':--' if c in ('', 'source') else '--:' for c in table], *table.itertuples(index=False)]
+    lines = [table.columns, [':--' if left is None or c in left else '--:' for c in table], *table.itertuples(index=False)]
     return '\n'.join('| ' + ' | '.join(escape(c) for c in line) + ' |' for line in lines)
 
 def roman(number:int)->str: return ('I', 'II', 'III', 'IV', 'V', 'VI')[number - 1]
