@@ -181,7 +181,7 @@ def likeliest(policy:pd.DataFrame, step:int|None=None, # None: the last
     out = text.groupby('sub_policy').agg(pi=('pi', 'first'), words=('words', ', then '.join))
     return out.sort_values('pi', ascending=False, kind='stable').head(top)
 
-# %% ../../nbs/report/30_figures.ipynb #c57bd074
+# %% ../../nbs/report/30_figures.ipynb #c304bbc2
 ABLATIONS = ('no-attention', 'no-parallel', 'no-progressive', 'no-dilation', 'no-ohkm')
 AUGMENTATIONS = ('hand-made', 'identity', 'frozen-policy', 'random-policy', 'randaugment', 'trivialaugment')
 
@@ -194,7 +194,7 @@ def all_gains(folder:str|Path|None=None, # of records; None: the repository's
     runs, _ = table_runs(folder or results_folder()/'runs', ['p2net'], list(without), scale, seeds)
     rows = [(e, seed, gain) for e in without if e in set(runs.experiment)
             for seed, gain in gains(runs, {metric: metric}, 'p2net', e)[metric].items()]
-    if not rows: raise RunsMissing(f"runs missing or unfinished: {', '.join(without)}")
+    if not rows: raise RunsMissing(list(without), wanted_runs(runs, list(without), runs.scale.iloc[0]))
     out = pd.DataFrame(rows, columns=['experiment', 'seed', 'gain'])
     run = runs.iloc[0]
     out.attrs |= dict(scale=run.scale, people=f'{run.people} {run.people_name} people', boxes=run.boxes)
@@ -244,12 +244,12 @@ def plot_boxes(table:pd.DataFrame, # of `summarise` over levels: experiment, met
     ax.legend(frameon=False, fontsize=8)
     return ax
 
-# %% ../../nbs/report/30_figures.ipynb #683413b4
+# %% ../../nbs/report/30_figures.ipynb #00b4f883
 def read_histories(paths:list[Path], # record.json of the runs
                   )->pd.DataFrame: # experiment, seed, step, split, loss, ...
     "The curves of runs, one under the other."
     there = [path for path in paths if path.with_name('history.csv').is_file()]
-    if not there: raise RunsMissing(f"runs missing or unfinished: no history.csv beside {paths[0] if paths else 'any record'}")
+    if not there: raise FileNotFoundError(f"history.csv: not found beside {', '.join(map(str, paths))}")
     return pd.concat([pd.read_csv(path.with_name('history.csv')).assign(experiment=path.parts[-3], seed=int(path.parts[-2]))
                       for path in there], ignore_index=True)
 
@@ -266,12 +266,12 @@ def plot_curves(histories:pd.DataFrame, # of `read_histories`
     ax.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
     return ax
 
-# %% ../../nbs/report/30_figures.ipynb #7db4914b
+# %% ../../nbs/report/30_figures.ipynb #d2a0f4b9
 def searches(folder:str|Path, scale:str|None=None, seeds:tuple|None=None)->dict[str, pd.DataFrame]: # 'seed 0' -> its policy
     "The policies of the search at the largest scale that has it, every seed."
     found = find_runs(folder)
     scale = scale or largest_scale(found, ['search'], seeds)
-    wanted = wanted_runs(['search'], scale, seeds)
+    wanted = wanted_runs(found, ['search'], scale, seeds)
     return {f'seed {seed}': read_policy(path.parent) for seed, path in zip(wanted.seed, pick_runs(found, wanted))}
 
 def box_levels(folder:str|Path, scale:str|None=None, seeds:tuple|None=None)->pd.DataFrame: # of `summarise`
@@ -281,7 +281,7 @@ def box_levels(folder:str|Path, scale:str|None=None, seeds:tuple|None=None)->pd.
 def curves(folder:str|Path, scale:str|None=None, seeds:tuple|None=None)->pd.DataFrame: # of `read_histories`
     "Histories of the three networks and the two augmentations of the tables."
     found, names = find_runs(folder), ['p2net', 'hand-made', 'no-attention', 'no-parallel']
-    return read_histories(pick_runs(found, wanted_runs(names, scale or largest_scale(found, names, seeds), seeds)))
+    return read_histories(pick_runs(found, wanted_runs(found, names, scale or largest_scale(found, names, seeds), seeds)))
 
 # %% ../../nbs/report/30_figures.ipynb #cebff860
 def first(policies:dict)->pd.DataFrame: return next(iter(policies.values()))

@@ -15,13 +15,13 @@ from .claims import TABLES, load_claims, numbers, results_folder, wide
 from ..runs.record import read_record
 
 # %% auto #0
-__all__ = ['KEYS', 'AP_COLUMNS', 'FLOORS', 'CONTROLS', 'RIVALS', 'LAYOUTS', 'SEEDS', 'COMMAND', 'LEVEL_COLUMNS', 'CELLS',
-           'CAPTIONS', 'DASH', 'NAMES', 'find_runs', 'RunsMissing', 'pick_runs', 'load_runs', 'run_name', 'flat',
-           'boxes_of', 'accuracy', 'flatten', 'check_comparable', 'unit', 'summarise', 'gains', 'Layout',
-           'pckh_columns', 'ablation', 'levels', 'wanted_runs', 'largest_scale', 'table_runs', 'join_paper',
-           'gain_rows', 'build', 'caption', 'commits', 'name_of', 'shown', 'spread_shown', 'lines_of', 'laid_out',
-           'label_of', 'Markdown', 'pipe_table', 'roman', 'under', 'as_markdown', 'as_text', 'table_1', 'table_2',
-           'table_3', 'table_4', 'table_5', 'table_6', 'show_table', 'no_records', 'write_tables']
+__all__ = ['KEYS', 'AP_COLUMNS', 'FLOORS', 'CONTROLS', 'RIVALS', 'LAYOUTS', 'LEVEL_COLUMNS', 'CELLS', 'CAPTIONS', 'DASH', 'NAMES',
+           'find_runs', 'RunsMissing', 'pick_runs', 'load_runs', 'run_name', 'flat', 'boxes_of', 'accuracy', 'flatten',
+           'check_comparable', 'unit', 'summarise', 'gains', 'Layout', 'pckh_columns', 'ablation', 'levels',
+           'wanted_runs', 'largest_scale', 'table_runs', 'join_paper', 'gain_rows', 'build', 'caption', 'commits',
+           'name_of', 'shown', 'spread_shown', 'lines_of', 'laid_out', 'label_of', 'Markdown', 'pipe_table', 'roman',
+           'under', 'as_markdown', 'as_text', 'table_1', 'table_2', 'table_3', 'table_4', 'table_5', 'table_6',
+           'show_table', 'no_records', 'write_tables']
 
 # %% ../../nbs/report/20_tables.ipynb #737321c8
 KEYS = ['scale', 'experiment', 'seed']
@@ -37,24 +37,35 @@ def find_runs(folder:str|Path, # of records: all of them, of one scale or of one
         rows.append([*(record[k] for k in KEYS), record['status'], record.get('error', ''), path])
     return pd.DataFrame(rows, columns=[*KEYS, 'status', 'error', 'path'])
 
-# %% ../../nbs/report/20_tables.ipynb #015f578b
+# %% ../../nbs/report/20_tables.ipynb #0506d7f1
 class RunsMissing(ValueError):
-    "Runs that a table asks for are not there or did not finish; the message names them."
+    "Runs that a table asks for are not there, did not finish, or lack what it shows."
+    def __init__(self, names:list[str], # of the runs, with what became of them
+                 wanted:pd.DataFrame|None=None, # the same runs: experiment, seed[, scale]
+                ):
+        super().__init__(f"runs missing or unfinished: {', '.join(names)}")
+        self.wanted = wanted
+
+    @property
+    def command(self)->str:
+        "What makes the runs and puts them among the committed records."
+        names, seeds = (' '.join(map(str, self.wanted[c].unique())) for c in ('experiment', 'seed'))
+        scale = self.wanted.scale.iloc[0] if 'scale' in self.wanted else 'tiny'
+        return f'p2net reproduce --scale {scale} --experiments {names} --seeds {seeds} --replace-committed'
 
 def pick_runs(found:pd.DataFrame, # of `find_runs`
               wanted:pd.DataFrame, # experiment, seed and, where there are several, scale
              )->list[Path]: # one record a row of `wanted`
     "The record of each wanted run; what isn't there exactly once and complete is an error by name."
-    keys, gone, twice, paths = [k for k in KEYS if k in wanted], [], [], []
-    for want in wanted[keys].itertuples(index=False):
-        hits = found[(found[keys] == list(want)).all(axis=1)]
-        name = '/'.join(map(str, want))
+    keys, gone, twice, paths = [k for k in KEYS if k in wanted], {}, [], []
+    for i, want in wanted[keys].iterrows():
+        hits, name = found[(found[keys] == want).all(axis=1)], '/'.join(map(str, want))
         if len(hits) > 1: twice.append(f"{name} ({', '.join(map(str, hits.path))})")
-        elif hits.empty: gone.append(name)
+        elif hits.empty: gone[i] = name
         elif hits.status.iloc[0] == 'complete': paths.append(hits.path.iloc[0])
-        else: gone.append(f"{name} ({': '.join(t for t in hits[['status', 'error']].iloc[0] if t)})")
+        else: gone[i] = f"{name} ({': '.join(t for t in hits[['status', 'error']].iloc[0] if t)})"
     if twice: raise ValueError(f"runs there twice: {'; '.join(twice)}")
-    if gone: raise RunsMissing(f"runs missing or unfinished: {', '.join(gone)}")
+    if gone: raise RunsMissing(list(gone.values()), wanted.loc[list(gone)])
     return paths
 
 # %% ../../nbs/report/20_tables.ipynb #09330913
@@ -162,7 +173,7 @@ class Layout:
     @property
     def optional(self)->list[str]: return [e for e in self.rows if e not in self.required]
 
-# %% ../../nbs/report/20_tables.ipynb #eb5c109e
+# %% ../../nbs/report/20_tables.ipynb #1a9211f3
 def pckh_columns()->dict[str, str]:
     "Printed heads of Table II -> keys in a record."
     joints = dict(Hea='head', Sho='shoulder', Elb='elbow', Wri='wrist', Hip='hip', Kne='knee', Ank='ankle')
@@ -180,8 +191,6 @@ LAYOUTS = {
     3: Layout({}, {'box-quality': ''}, ('box-quality',)),
     4: ablation('hand-made', **CONTROLS, **FLOORS), 5: ablation('no-attention'), 6: ablation('no-parallel'),
 }
-SEEDS = {'tiny': (0, 1, 2), 'small': (0, 1, 2), 'paper': (0,)}  # that a table asks for
-COMMAND = 'p2net reproduce --scale {scale}'                     # that makes them
 
 # %% ../../nbs/report/20_tables.ipynb #7ec1047b
 def levels(runs:pd.DataFrame, # of the experiment box-quality
@@ -195,35 +204,40 @@ def levels(runs:pd.DataFrame, # of the experiment box-quality
 
 LEVEL_COLUMNS = {'mAP': 'box_AP', 'AP*': 'AP'}
 
-# %% ../../nbs/report/20_tables.ipynb #9d38c9b5
-def wanted_runs(experiments:list[str], scale:str, seeds:tuple|None=None)->pd.DataFrame: # experiment, seed, scale
+# %% ../../nbs/report/20_tables.ipynb #f5087fcf
+def wanted_runs(found:pd.DataFrame, # of `find_runs`
+                experiments:list[str],
+                scale:str,
+                seeds:tuple|None=None, # None: all that one of the experiments has
+               )->pd.DataFrame: # experiment, seed, scale
     "Every experiment with every seed."
-    rows = product(experiments, SEEDS[scale] if seeds is None else seeds)
-    return pd.DataFrame(rows, columns=['experiment', 'seed']).assign(scale=scale)
+    if seeds is None: seeds = sorted(found[(found.scale == scale) & found.experiment.isin(experiments)].seed.unique()) or (0,)
+    return pd.DataFrame(product(experiments, map(int, seeds)), columns=['experiment', 'seed']).assign(scale=scale)
 
 def largest_scale(found:pd.DataFrame, # of `find_runs`
                   experiments:list[str],
-                  seeds:tuple|None=None, # None: those of `SEEDS`
+                  seeds:tuple|None=None, # None: all that one of the experiments has
                  )->str:
     "The largest scale at which all the experiments are complete; none is an error that names what is missing at tiny."
     for scale in ('paper', 'small'):
-        try: pick_runs(found, wanted_runs(experiments, scale, seeds))
+        try: pick_runs(found, wanted_runs(found, experiments, scale, seeds))
         except RunsMissing: continue
         return scale
-    pick_runs(found, wanted_runs(experiments, 'tiny', seeds))
+    pick_runs(found, wanted_runs(found, experiments, 'tiny', seeds))
     return 'tiny'
 
-# %% ../../nbs/report/20_tables.ipynb #fa54ed87
+# %% ../../nbs/report/20_tables.ipynb #9294847a
 def table_runs(folder:str|Path, # of records
                required:list[str], # experiments
                optional:list[str]=(), # taken where they are complete
                scale:str|None=None, # None: the largest that has the required ones
-               seeds:tuple|None=None, # None: those of `SEEDS`
+               seeds:tuple|None=None, # None: all that one of the required ones has
               )->tuple[pd.DataFrame, list[str]]: # the runs, remarks on optional ones
     "All required runs, and of the optional ones those that are there."
     found, remarks = find_runs(folder), []
     scale = scale or largest_scale(found, required, seeds)
-    ask = wanted_runs([*required, *optional], scale, seeds)
+    seeds = wanted_runs(found, required, scale, seeds).seed.unique()
+    ask = wanted_runs(found, [*required, *optional], scale, seeds)
     done = found[(found.status == 'complete') & (found.scale == scale)].set_index(['experiment', 'seed']).index
     there = pd.MultiIndex.from_frame(ask[['experiment', 'seed']]).isin(done)
     for name, group in ask[~there & ask.experiment.isin(optional)].groupby('experiment', sort=False):
@@ -259,11 +273,11 @@ def gain_rows(runs:pd.DataFrame, layout:Layout, printed:pd.DataFrame)->pd.DataFr
     rows = pd.DataFrame(dict(paper=paper, ours=ours.mean(), spread=ours.std(ddof=1), n=len(ours))).rename_axis('metric')
     return rows.assign(row='Ours - Ours*', experiment=f'{full} - {without}', delta=rows.ours - rows.paper).reset_index()
 
-# %% ../../nbs/report/20_tables.ipynb #dbf57445
+# %% ../../nbs/report/20_tables.ipynb #5b89207f
 def build(number:int, # of the table
           folder:str|Path|None=None, # of records; None: the repository's
           scale:str|None=None, # None: the largest that has all its records
-          seeds:tuple|None=None, # None: those of `SEEDS`
+          seeds:tuple|None=None, # None: all that one of the required ones has
           claims:str|Path|None=None, # folder of the claims; None: the repository's
          )->pd.DataFrame: # CELLS; attrs: number, title, caption, commits, remarks, printed
     "One of the paper's tables, printed cells and records side by side."
@@ -272,8 +286,9 @@ def build(number:int, # of the table
     check_comparable(runs)
     made, cells, metrics, rows = commits(runs), load_claims(number, claims), layout.metrics, layout.rows
     if number == 3: runs, metrics, rows = levels(runs), LEVEL_COLUMNS, {}
-    printed = numbers(cells).reindex(index=wide(cells).index)[list(metrics)]
-    table = join_paper(summarise(runs, metrics), rows, printed)
+    ours, printed = summarise(runs, metrics), numbers(cells).reindex(index=wide(cells).index)[list(metrics)]
+    if ours.empty: raise RunsMissing([f"{run_name(runs.iloc[0])} has no {' nor '.join(list(metrics.values())[-2:])}"])
+    table = join_paper(ours, rows, printed)
     if len(layout.required) == 2: table = pd.concat([table, gain_rows(runs, layout, printed)], ignore_index=True)
     boxes = runs.drop_duplicates('experiment').set_index('experiment').boxes
     mine = table.n > 0
@@ -414,16 +429,16 @@ def table_4(folder:str|Path|None=None, **options)->pd.DataFrame: return build(4,
 def table_5(folder:str|Path|None=None, **options)->pd.DataFrame: return build(5, folder, **options)
 def table_6(folder:str|Path|None=None, **options)->pd.DataFrame: return build(6, folder, **options)
 
-# %% ../../nbs/report/20_tables.ipynb #788623b8
+# %% ../../nbs/report/20_tables.ipynb #d52e278e
 def show_table(number:int, folder:str|Path|None=None, **options)->Markdown:
     "A table, or the command that makes the records it lacks."
     try: return as_markdown(build(number, folder, **options))
-    except RunsMissing as error: return Markdown(f"**Table {roman(number)}. {TABLES[number][0]}.** {no_records(error, **options)}")
+    except RunsMissing as error: return Markdown(f"**Table {roman(number)}. {TABLES[number][0]}.** {no_records(error)}")
 
-def no_records(error:RunsMissing, scale:str|None=None, **options)->str:
+def no_records(error:RunsMissing)->str:
     "What to say where a table or figure lacks its records."
-    what = str(error)
-    return f"No records yet. {what[0].upper()}{what[1:]}. They are made by\n\n    {COMMAND.format(scale=scale or 'tiny')}\n"
+    what = str(error)[0].upper() + str(error)[1:]
+    return f"{what}.\n" if error.wanted is None else f"No records yet. {what}. They are made by\n\n    {error.command}\n"
 
 # %% ../../nbs/report/20_tables.ipynb #7c3a71dc
 def write_tables(folder:str|Path|None=None, # of records; None: the repository's
