@@ -31,7 +31,7 @@ def as_person(joints, visibility, skeleton:Skeleton)->tuple[np.ndarray, np.ndarr
     check_joints(joints, visibility, skeleton)
     return joints.astype(float), visibility
 
-# %% ../../nbs/people/90_drawing.ipynb #60749bab
+# %% ../../nbs/people/90_drawing.ipynb #a888dcaf
 def draw_person(ax, # matplotlib axes, in the coordinates of the joints
                 joints, # (J, 2) x, y
                 visibility, # (J,) 0 not drawn, 1 hollow, 2 filled
@@ -47,10 +47,10 @@ def draw_person(ax, # matplotlib axes, in the coordinates of the joints
             ax.plot(*xy[[a, b]].T, '-', color=colour, lw=width*size, alpha=alpha, solid_capstyle='round', zorder=2)
     for (x, y), v, side in zip(xy, vis, skeleton.sides):
         if not v > 0: continue
-        fill, rim, wide = (COLOURS[side], '#202020', .6) if v > 1 else ('white', COLOURS[side], 1.4)
-        ax.plot(x, y, 'o', ms=4.5*size, mfc=fill, mec=rim, mew=wide*size, alpha=alpha, zorder=3)
+        fill, rim, wide = (COLOURS[side], '#202020', .6) if v > 1 else ('white', COLOURS[side], 1.6)
+        ax.plot(x, y, 'o', ms=5*size, mfc=fill, mec=rim, mew=wide*size, alpha=alpha, zorder=3)
 
-# %% ../../nbs/people/90_drawing.ipynb #d3bdeb73
+# %% ../../nbs/people/90_drawing.ipynb #18ac0860
 def as_picture(image, # (H, W, 3) uint8, or (3, H, W) or (H, W, 3) float in [0, 1]; numpy or torch
               )->np.ndarray: # (H, W, 3) uint8
     "A picture as matplotlib and OpenCV want it, RGB."
@@ -60,7 +60,7 @@ def as_picture(image, # (H, W, 3) uint8, or (3, H, W) or (H, W, 3) float in [0, 
         raise ValueError(f"image must be (H, W, 3) or (3, H, W), not {image.shape}")
     if image.dtype == np.uint8: return image
     if not (-.01 <= image.min() and image.max() <= 1.01):
-        raise ValueError(f"image of floats must lie in [0, 1], not {image.min():.2f} to {image.max():.2f}; undo the normalisation")
+        raise ValueError(f"image of floats must lie in [0, 1], not {image.min():.2f} to {image.max():.2f}: undo the normalisation")
     return (255*image.clip(0, 1) + .5).astype(np.uint8)
 
 # %% ../../nbs/people/90_drawing.ipynb #503542a2

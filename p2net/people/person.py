@@ -33,14 +33,14 @@ class Person:
         check_person(self)
         self.visibility = self.visibility.astype(int)
 
-# %% ../../nbs/people/20_person.ipynb #e74d902e
+# %% ../../nbs/people/20_person.ipynb #57ceef83
 def refuse(person:'Person', field:str, why:str)->None:
     "One line that names the image and the field."
     raise ValueError(f"{person.image}, person {person.person_id}: {field} {why}")
 
 def as_array(person:'Person', field:str)->np.ndarray:
     "A field as an array of float64, the caller's own array left alone."
-    try: return np.array(getattr(person, field), float)
+    try: return np.asarray(getattr(person, field)).astype(float)
     except (TypeError, ValueError): refuse(person, field, f"is not an array of numbers: {getattr(person, field)!r:.60}")
 
 # %% ../../nbs/people/20_person.ipynb #4e5824fb
