@@ -219,7 +219,7 @@ def sources(joint:str, # name of the joint wanted
     pair = MIDDLES.get(joint, ())
     return tuple(source.index(j) for j in pair) if {*pair} <= {*source.joints} else ()
 
-# %% ../../nbs/people/10_skeleton.ipynb #1f53da31
+# %% ../../nbs/people/10_skeleton.ipynb #89c028ae
 def check_joints(joints, # (..., J, 2)
                  visibility, # (..., J)
                  skeleton:Skeleton, # of J joints
@@ -229,6 +229,7 @@ def check_joints(joints, # (..., J, 2)
     raise ValueError(f"skeleton {skeleton.name!r} has {len(skeleton)} joints, but joints are {tuple(joints.shape)} "
                      f"and visibility {tuple(visibility.shape)}")
 
+# %% ../../nbs/people/10_skeleton.ipynb #991675ba
 def convert(joints, # (..., J, 2) x, y
             visibility, # (..., J) 0 absent, 1 occluded, 2 visible
             source:Skeleton, # order of the J joints
@@ -245,7 +246,7 @@ def convert(joints, # (..., J, 2) x, y
             xy[..., t, :] = np.where(vis[..., t, None] > 0, joints[..., index, :].mean(-2), 0)
     return xy, vis
 
-# %% ../../nbs/people/10_skeleton.ipynb #5a77fedf
+# %% ../../nbs/people/10_skeleton.ipynb #2fe7f45f
 def is_pair(value)->bool:
     "A list of two?"
     return isinstance(value, list) and len(value) == 2
@@ -267,6 +268,7 @@ KINDS = {  # field -> (test, what it must be)
                "a list of joints for each column"),
 }
 
+# %% ../../nbs/people/10_skeleton.ipynb #b952d045
 def check_kind(path, # of the file, for the message
                name:str, # of the field
                value, # as read
