@@ -18,10 +18,10 @@ from ..runs.record import read_record
 __all__ = ['KEYS', 'AP_COLUMNS', 'FLOORS', 'CONTROLS', 'RIVALS', 'LAYOUTS', 'LEVEL_COLUMNS', 'CELLS', 'CAPTIONS', 'DASH', 'NAMES',
            'find_runs', 'RunsMissing', 'pick_runs', 'load_runs', 'run_name', 'flat', 'boxes_of', 'accuracy', 'flatten',
            'check_comparable', 'unit', 'summarise', 'gains', 'Layout', 'pckh_columns', 'ablation', 'levels',
-           'wanted_runs', 'largest_scale', 'table_runs', 'join_paper', 'gain_rows', 'build', 'caption', 'commits',
-           'name_of', 'shown', 'spread_shown', 'lines_of', 'laid_out', 'label_of', 'Markdown', 'pipe_table', 'roman',
-           'under', 'as_markdown', 'as_text', 'table_1', 'table_2', 'table_3', 'table_4', 'table_5', 'table_6',
-           'show_table', 'no_records', 'write_tables']
+           'wanted_runs', 'largest_scale', 'table_runs', 'join_paper', 'gain_rows', 'build', 'setting', 'caption',
+           'commits', 'name_of', 'shown', 'spread_shown', 'lines_of', 'laid_out', 'label_of', 'Markdown', 'pipe_table',
+           'roman', 'under', 'as_markdown', 'as_text', 'table_1', 'table_2', 'table_3', 'table_4', 'table_5', 'table_6',
+           'show_table', 'no_records', 'in_words', 'have', 'write_tables']
 
 # %% ../../nbs/report/20_tables.ipynb #737321c8
 KEYS = ['scale', 'experiment', 'seed']
@@ -158,7 +158,7 @@ def gains(runs:pd.DataFrame, # of `load_runs`
 # %% ../../nbs/report/20_tables.ipynb #f04d18e2
 AP_COLUMNS = {c: c for c in ('AP', 'AP50', 'AP75', 'APM', 'APL', 'AR')}
 
-# %% ../../nbs/report/20_tables.ipynb #2115fdee
+# %% ../../nbs/report/20_tables.ipynb #5d8d545c
 FLOORS = {'mean-pose': '', 'untrained': ''}
 CONTROLS = {e: '' for e in ('identity', 'frozen-policy', 'random-policy', 'randaugment', 'trivialaugment')}
 
@@ -168,12 +168,12 @@ class Layout:
     metrics: dict[str, str]     # printed column -> key in a record
     rows: dict[str, str]        # experiment -> the printed row it stands beside, '' for none
     required: tuple[str, ...]   # experiments without which there is no table
-    measured: str = 'COCO test-dev'  # what the paper's cells were measured on
+    measured: str = "COCO test-dev, ResNet-101, 384×288, a detector's boxes"  # the paper's cells
 
     @property
     def optional(self)->list[str]: return [e for e in self.rows if e not in self.required]
 
-# %% ../../nbs/report/20_tables.ipynb #1a9211f3
+# %% ../../nbs/report/20_tables.ipynb #4d8f5656
 def pckh_columns()->dict[str, str]:
     "Printed heads of Table II -> keys in a record."
     joints = dict(Hea='head', Sho='shoulder', Elb='elbow', Wri='wrist', Hip='hip', Kne='knee', Ank='ankle')
@@ -181,15 +181,16 @@ def pckh_columns()->dict[str, str]:
 
 def ablation(without:str, **more:str)->Layout:
     "Tables IV, V and VI: the full network against itself without one thing."
-    return Layout(AP_COLUMNS, {'p2net': 'Ours', without: 'Ours*', **more}, ('p2net', without))
+    return Layout(AP_COLUMNS, {'p2net': 'Ours', without: 'Ours*', **more, **FLOORS}, ('p2net', without))
 
 RIVALS = {'simplebaseline': 'SimpleBaseline [4]', 'hrnet': 'HRNet-W32 [7]'}
 LAYOUTS = {
     1: Layout({'#Params': 'parameters', 'GFLOPs': 'gmac', **AP_COLUMNS},
               {'cpn': 'CPN [6]', **RIVALS, 'p2net': 'Ours', **FLOORS}, ('p2net',)),
-    2: Layout(pckh_columns(), {**RIVALS, 'p2net': 'Ours', **FLOORS}, ('p2net',), 'MPII test'),
+    2: Layout(pckh_columns(), {**RIVALS, 'p2net': 'Ours', **FLOORS}, ('p2net',),
+              'MPII test, ResNet-101; input size and boxes are not said'),
     3: Layout({}, {'box-quality': ''}, ('box-quality',)),
-    4: ablation('hand-made', **CONTROLS, **FLOORS), 5: ablation('no-attention'), 6: ablation('no-parallel'),
+    4: ablation('hand-made', **CONTROLS), 5: ablation('no-attention'), 6: ablation('no-parallel'),
 }
 
 # %% ../../nbs/report/20_tables.ipynb #7ec1047b
@@ -273,7 +274,7 @@ def gain_rows(runs:pd.DataFrame, layout:Layout, printed:pd.DataFrame)->pd.DataFr
     rows = pd.DataFrame(dict(paper=paper, ours=ours.mean(), spread=ours.std(ddof=1), n=len(ours))).rename_axis('metric')
     return rows.assign(row='Ours - Ours*', experiment=f'{full} - {without}', delta=rows.ours - rows.paper).reset_index()
 
-# %% ../../nbs/report/20_tables.ipynb #5b89207f
+# %% ../../nbs/report/20_tables.ipynb #ef9cc56e
 def build(number:int, # of the table
           folder:str|Path|None=None, # of records; None: the repository's
           scale:str|None=None, # None: the largest that has all its records
@@ -289,7 +290,9 @@ def build(number:int, # of the table
     ours, printed = summarise(runs, metrics), numbers(cells).reindex(index=wide(cells).index)[list(metrics)]
     if ours.empty: raise RunsMissing([f"{run_name(runs.iloc[0])} has no {' nor '.join(list(metrics.values())[-2:])}"])
     table = join_paper(ours, rows, printed)
-    if len(layout.required) == 2: table = pd.concat([table, gain_rows(runs, layout, printed)], ignore_index=True)
+    if len(layout.required) == 2:
+        after = table.index[table.row == 'Ours*'].max() + 1
+        table = pd.concat([table[:after], gain_rows(runs, layout, printed), table[after:]], ignore_index=True)
     boxes = runs.drop_duplicates('experiment').set_index('experiment').boxes
     mine = table.n > 0
     table = table.assign(scale=np.where(mine, runs.scale.iloc[0], ''),
@@ -298,18 +301,24 @@ def build(number:int, # of the table
                         commits=made, remarks=remarks, printed=wide(cells).to_dict())
     return table
 
-# %% ../../nbs/report/20_tables.ipynb #c896a916
-def caption(number:int, runs:pd.DataFrame, measured:str)->str:
-    "What the numbers of a table were measured on, in words."
+# %% ../../nbs/report/20_tables.ipynb #6eb978ca
+def setting(runs:pd.DataFrame, # of `load_runs`
+            boxes:str|None=None, # in words; None: as recorded
+           )->str: # '300 rendered people, ground-truth boxes, flip test, scale tiny (ResNet-18, 96×72)'
+    "What runs were measured on."
     run, config = runs.iloc[0], runs.iloc[0].config
-    net = f"ResNet-{config['network']['depth']}" if 'depth' in config.get('network', {}) else 'network of the config'
-    size = '×'.join(map(str, config['data']['input_size'])) if 'input_size' in config.get('data', {}) else 'size of the config'
-    boxes = 'boxes of the quality named in the row' if number == 3 else f'{run.boxes} boxes'
     who = f"{run.people} {'rendered people' if run.people_name == 'rendered' else f'people of {run.people_name}'}"
-    text = [f"Ours: {who}, {boxes}, {'' if run.flip_test else 'no '}flip test, scale {run.scale} ({net}, {size});",
-            "mean of the seeds ± standard deviation (n−1), ± — where there is one seed.",
-            f"Paper: {measured}, ResNet-101, 384×288, a detector's boxes."]
-    if run.people_name == 'rendered' or run.scale != 'paper':
+    depth, size = config.get('network', {}).get('depth'), config.get('data', {}).get('input_size')
+    net = [f'ResNet-{depth}'] if depth else []
+    size = ['×'.join(map(str, size))] if size else []
+    flip = f"{'' if run.flip_test else 'no '}flip test"
+    return f"{who}, {boxes or f'{run.boxes} boxes'}, {flip}, scale {run.scale}" + (f" ({', '.join(net + size)})" if net + size else '')
+
+def caption(number:int, runs:pd.DataFrame, measured:str)->str:
+    "What the numbers of a table were measured on, ours and the paper's."
+    text = [f"Ours: {setting(runs, 'boxes of the quality named in the row' if number == 3 else None)};",
+            "mean of the seeds ± standard deviation (n−1), ± — where there is one seed.", f'Paper: {measured}.']
+    if runs.people_name.iloc[0] == 'rendered' or runs.scale.iloc[0] != 'paper':
         text.append("Other people and another size of network: Δ lies between two tests and is no error of reproduction.")
     return ' '.join(text + [CAPTIONS.get(number, '')]).strip()
 
@@ -439,6 +448,24 @@ def no_records(error:RunsMissing)->str:
     "What to say where a table or figure lacks its records."
     what = str(error)[0].upper() + str(error)[1:]
     return f"{what}.\n" if error.wanted is None else f"No records yet. {what}. They are made by\n\n    {error.command}\n"
+
+# %% ../../nbs/report/20_tables.ipynb #d7d75dc6
+def in_words(number:int, # 4, 5 or 6
+             folder:str|Path|None=None, metric:str='AP', **options)->Markdown:
+    "The gain of a component with its spread and the seeds that agree, beside the paper's."
+    layout = LAYOUTS[number]
+    full, without = layout.required
+    try: runs, _ = table_runs(folder or results_folder()/'runs', [full, without], **options)
+    except RunsMissing as error: return Markdown(no_records(error))
+    x, printed = gains(runs, layout.metrics, full, without)[metric], numbers(load_claims(number))[metric]
+    spread = f'± {x.std(ddof=1):.1f} ' if len(x) > 1 else ''
+    return Markdown(f"{name_of(full)} against {name_of(without)}: **{x.mean():+.1f} {spread}{metric}** over {len(x)} seed{'s' if len(x) > 1 else ''}, "
+                    f"above zero in {(x > 0).sum()} of {len(x)}. The paper: {printed['Ours'] - printed['Ours*']:+.1f}, one run each.")
+
+def have(experiments:list[str], folder:str|Path|None=None)->bool:
+    "Whether experiments have complete runs at some scale."
+    try: return bool(largest_scale(find_runs(folder or results_folder()/'runs'), experiments))
+    except RunsMissing: return False
 
 # %% ../../nbs/report/20_tables.ipynb #7c3a71dc
 def write_tables(folder:str|Path|None=None, # of records; None: the repository's
