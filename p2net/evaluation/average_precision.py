@@ -32,7 +32,7 @@ def oks(joints:np.ndarray, # (..., J, 2) found joints, image pixels
     count = labelled.sum(-1)
     return np.where(count, (np.exp(-e) * labelled).sum(-1) / np.maximum(count, 1), np.nan)
 
-# %% ../../nbs/evaluation/20_average_precision.ipynb #1ed53c9b
+# %% ../../nbs/evaluation/20_average_precision.ipynb #cbf85b45
 def coco_results(image_ids:Sequence[int], # (n,)
                  joints:np.ndarray, # (n, J, 2) found joints, image pixels
                  joint_scores:np.ndarray, # (n, J)
@@ -40,8 +40,8 @@ def coco_results(image_ids:Sequence[int], # (n,)
                  category_id:int=1, # COCO's number for "person"
                 )->list[dict]: # image_id, category_id, keypoints [x, y, score] * J, score
     "Found people as COCO's list of results."
-    flat = np.concatenate([joints, np.asarray(joint_scores)[..., None]], -1).astype(float).reshape(len(joints), -1)
-    return [dict(image_id=int(i), category_id=category_id, keypoints=row.tolist(), score=float(s))
+    flat = np.concatenate([joints, np.asarray(joint_scores)[..., None]], -1).astype(float)
+    return [dict(image_id=int(i), category_id=category_id, keypoints=row.ravel().tolist(), score=float(s))
             for i, row, s in zip(image_ids, flat, scores, strict=True)]
 
 def box_results(image_ids:Sequence[int], # (n,)
@@ -64,14 +64,15 @@ def write_results(results:list[dict], # from `coco_results`
     path.write_text(json.dumps([{k: number(v) for k, v in r.items()} for r in results], separators=(',', ':')))
     return path
 
-# %% ../../nbs/evaluation/20_average_precision.ipynb #11c99102
+# %% ../../nbs/evaluation/20_average_precision.ipynb #1e07e618
 def read_truth(ground_truth:dict|str|Path, # COCO's dictionary, or a JSON file of it
               )->dict: # a copy, annotations numbered from 1
     "COCO ground truth, from memory or a file."
     if not isinstance(ground_truth, dict):
         path = Path(ground_truth)
         if not path.is_file(): raise FileNotFoundError(f"{path}: there is no such ground-truth file")
-        ground_truth = json.loads(path.read_text())
+        try: ground_truth = json.loads(path.read_text())
+        except json.JSONDecodeError as error: raise ValueError(f"{path}: not readable as JSON: {error}") from None
     lacking = [k for k in ('images', 'annotations', 'categories') if k not in ground_truth]
     if lacking: raise ValueError(f"the ground truth has no {lacking[0]!r}; COCO's has images, annotations and categories")
     return {**ground_truth, 'annotations': [{**a, 'id': i} for i, a in enumerate(ground_truth['annotations'], 1)]}

@@ -66,19 +66,20 @@ def filter_sigma(training_sigma:float, # heatmap pixels: the Gaussian that the n
         raise ValueError(f"filter must be 'matched', 'cpn' or 'none', got {kind!r}")
     return {'matched': float(training_sigma), 'cpn': 3.5 * height / 96, 'none': 0.}[kind]
 
-# %% ../../nbs/evaluation/10_decoding.ipynb #e10df95b
+# %% ../../nbs/evaluation/10_decoding.ipynb #96c3f162
 def smooth(heatmaps:Tensor, # (B, J, h, w)
            sigma:float, # heatmap pixels; 0 returns the maps as they are
           )->Tensor: # (B, J, h, w)
     "Gaussian filter of IV.A.3, cut at three sigma, zeros outside the map."
     if not sigma >= 0: raise ValueError(f"the filter's sigma must be >= 0, got {sigma}")
     if sigma == 0: return heatmaps
-    r, (h, w) = max(1, int(3*sigma)), heatmaps.shape[-2:]
-    at = torch.arange(-r, r + 1, device=heatmaps.device, dtype=heatmaps.dtype)
-    g = (-at.square() / (2 * sigma**2)).exp()
-    g = g / g.sum()
-    rows = F.conv2d(heatmaps.reshape(-1, 1, h, w), g.view(1, 1, 1, -1), padding=(0, r))
-    return F.conv2d(rows, g.view(1, 1, -1, 1), padding=(r, 0)).view_as(heatmaps)
+    r = max(1, int(3*sigma))
+    g = (-torch.arange(-r, r + 1, dtype=torch.float64).square() / (2 * sigma**2)).exp()
+    g = (g / g.sum()).tolist()
+    def along_rows(maps): # sums of shifted maps, in the maps' own precision
+        padded, w = F.pad(maps, (r, r)), maps.shape[-1]
+        return sum(weight * padded[..., i:i+w] for i, weight in enumerate(g))
+    return along_rows(along_rows(heatmaps).mT).mT.contiguous()
 
 # %% ../../nbs/evaluation/10_decoding.ipynb #ba3c0c26
 def highest(heatmaps:Tensor, # (B, J, h, w)
