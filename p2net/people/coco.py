@@ -13,10 +13,11 @@ from .person import Person
 from .skeleton import COCO17, SKELETONS, Skeleton, convert
 
 # %% auto #0
-__all__ = ['AREA_OF_BOX', 'read_json', 'read_annotations', 'clip_box', 'file_skeleton', 'read_joints', 'person_from', 'why_not',
-           'read_coco', 'load_detections', 'load_coco', 'file_hash', 'annotation_of', 'to_coco']
+__all__ = ['AREA_OF_BOX', 'read_json', 'read_annotations', 'clip_box', 'file_skeleton', 'read_joints', 'person_from', 'no_joints',
+           'why_not', 'image_of', 'read_coco', 'load_detections', 'read_detections', 'load_coco', 'file_hash',
+           'annotation_of', 'to_coco']
 
-# %% ../../nbs/people/50_coco.ipynb #fe962679
+# %% ../../nbs/people/50_coco.ipynb #405a8836
 def read_json(path)->object:
     "What a JSON file holds, or one line that says what is wrong with it."
     path = Path(path)
@@ -31,7 +32,8 @@ def read_annotations(path)->dict: # 'images', 'annotations', 'categories'
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise ValueError(f"{path}: this is not a COCO annotation file; it has no list {key!r}")
     if data['annotations'] and not any('keypoints' in a for a in data['annotations']):
-        raise ValueError(f"{path}: no annotation has 'keypoints'; COCO's file of people is person_keypoints_*.json, not instances_*.json")
+        raise ValueError(f"{path}: no annotation has 'keypoints'; COCO's file of people is person_keypoints_*.json, "
+                         "not instances_*.json")
     return data
 
 # %% ../../nbs/people/50_coco.ipynb #d710830a
@@ -44,7 +46,7 @@ def clip_box(bbox, # (..., 4) x, y, w, h
     high = np.minimum(bbox[..., :2] + bbox[..., 2:], [w, h])
     return np.concatenate([low, high - low], -1)
 
-# %% ../../nbs/people/50_coco.ipynb #42c86695
+# %% ../../nbs/people/50_coco.ipynb #41889b9c
 def file_skeleton(data:dict, # as read
                   skeleton:Skeleton, # wanted
                   path, # for messages
@@ -65,14 +67,16 @@ def read_joints(annotation:dict, # one row of `annotations`
     "Joints of one annotation in the order of `skeleton`."
     flat, extra = annotation['keypoints'], annotation.get('extra_keypoints') or []
     if len(flat) == 51 < 3*len(source) and source.joints[:17] == COCO17: # COCO's 17, the others apart or not at all
-        flat, source = (flat + extra, source) if len(flat) + len(extra) == 3*len(source) else (flat, SKELETONS['coco17'])
+        if len(flat) + len(extra) == 3*len(source): flat = flat + extra
+        else: source = SKELETONS['coco17']
     if len(flat) != 3*len(source):
-        raise ValueError(f"{path}: annotation {annotation.get('id')} has {len(flat)} numbers in 'keypoints', skeleton {source.name!r} needs {3*len(source)}")
+        raise ValueError(f"{path}: annotation {annotation.get('id')} has {len(flat)} numbers in 'keypoints', "
+                         f"skeleton {source.name!r} needs {3*len(source)}")
     flat = np.array(flat, float).reshape(-1, 3)
     joints, visibility = flat[:, :2], flat[:, 2].astype(int)
     return (joints, visibility) if source is skeleton else convert(joints, visibility, source, skeleton)
 
-# %% ../../nbs/people/50_coco.ipynb #254caf6a
+# %% ../../nbs/people/50_coco.ipynb #f61a50d6
 AREA_OF_BOX = .53 # share of its box that a person covers, where the file has no area
 
 def person_from(annotation:dict, # one row of `annotations`
@@ -83,18 +87,29 @@ def person_from(annotation:dict, # one row of `annotations`
                 bbox:np.ndarray, # (4,) already clipped
                )->Person:
     "One row of the file as a Person."
-    area, head = annotation.get('area'), annotation.get('head_box')
-    return Person(str(image_folder/image['file_name']), bbox, joints, visibility,
-                  area=float(area) if area and area > 0 else AREA_OF_BOX*float(annotation['bbox'][2]*annotation['bbox'][3]),
-                  image_id=image['id'], person_id=annotation.get('id', 0), score=annotation.get('score', 1.),
-                  head_size=annotation.get('head_size') or (.6*float(np.hypot(*head[2:])) if head and min(head[2:]) > 0 else None))
+    area, head, head_size = (annotation.get(k) for k in ('area', 'head_box', 'head_size'))
+    if not (area and area > 0): area = AREA_OF_BOX*annotation['bbox'][2]*annotation['bbox'][3]
+    if not head_size and head and min(head[2:]) > 0: head_size = .6*float(np.hypot(*head[2:]))
+    return Person(str(image_folder/image['file_name']), bbox, joints, visibility, area=float(area), image_id=image['id'],
+                  person_id=annotation.get('id', 0), score=annotation.get('score', 1.), head_size=head_size or None)
 
-# %% ../../nbs/people/50_coco.ipynb #6013f869
+# %% ../../nbs/people/50_coco.ipynb #c81f9c09
+def no_joints(skeleton:Skeleton)->tuple[np.ndarray, np.ndarray]:
+    "Joints and visibility of somebody of whom nothing is known."
+    return np.zeros((len(skeleton), 2)), np.zeros(len(skeleton), int)
+
 def why_not(annotation:dict, bbox:np.ndarray, visibility:np.ndarray, minimum_joints:int)->str|None:
     "Reason to leave out an annotation, or None."
     if annotation.get('iscrowd'): return 'a crowd'
     if (visibility > 0).sum() < minimum_joints: return 'fewer labelled joints than asked'
     return None if (bbox[2:] > 0).all() else 'a box off the image'
+
+def image_of(annotation:dict, images:dict, path)->dict:
+    "The image of an annotation, which must have a box on it."
+    image, name = images.get(annotation.get('image_id')), f"{path}: annotation {annotation.get('id')}"
+    if image is None: raise ValueError(f"{name} belongs to image {annotation.get('image_id')}, which is not in 'images'")
+    if len(annotation.get('bbox') or ()) != 4: raise ValueError(f"{name} has no 'bbox' of x, y, w, h")
+    return image
 
 def read_coco(annotation_json, # person_keypoints_*.json
               image_folder, # where its file names start
@@ -106,17 +121,15 @@ def read_coco(annotation_json, # person_keypoints_*.json
     data, people, left_out = read_annotations(annotation_json), [], Counter()
     source, images = file_skeleton(data, skeleton, annotation_json), {i['id']: i for i in data['images']}
     for a in data['annotations']:
-        image = images.get(a.get('image_id'))
-        if image is None: raise ValueError(f"{annotation_json}: annotation {a.get('id')} belongs to image {a.get('image_id')}, which is not in 'images'")
-        if len(a.get('bbox') or ()) != 4: raise ValueError(f"{annotation_json}: annotation {a.get('id')} has no 'bbox' of x, y, w, h")
-        joints, visibility = read_joints(a, source, skeleton, annotation_json) if a.get('keypoints') else (np.zeros((len(skeleton), 2)), np.zeros(len(skeleton), int))
+        image = image_of(a, images, annotation_json)
+        joints, visibility = read_joints(a, source, skeleton, annotation_json) if a.get('keypoints') else no_joints(skeleton)
         bbox = clip_box(a['bbox'], (image['height'], image['width']))
         reason = why_not(a, bbox, visibility, minimum_joints)
         if reason: left_out[reason] += 1
         else: people.append(person_from(a, image, Path(image_folder), joints, visibility, bbox))
     return people, left_out
 
-# %% ../../nbs/people/50_coco.ipynb #730bfc97
+# %% ../../nbs/people/50_coco.ipynb #06f596b9
 def load_detections(detections, # JSON file: list of {image_id, category_id, bbox, score}
                     annotation_json, # the COCO file that has the images
                     image_folder, # where its file names start
@@ -125,22 +138,30 @@ def load_detections(detections, # JSON file: list of {image_id, category_id, bbo
                    )->list[Person]:
     "Boxes of a detector as people whose joints are still to be found."
     skeleton = SKELETONS[skeleton] if isinstance(skeleton, str) else skeleton
-    images, rows, people = {i['id']: i for i in read_annotations(annotation_json)['images']}, read_json(detections), []
-    if not isinstance(rows, list): raise ValueError(f"{detections}: a detection file is a list of {{image_id, category_id, bbox, score}}")
-    for n, row in enumerate(rows):
-        lacking = [k for k in ('image_id', 'bbox', 'score') if not isinstance(row, dict) or k not in row]
-        if lacking: raise ValueError(f"{detections}: row {n} has no {lacking[0]!r}")
+    rows, people = read_detections(detections), []
+    images = {i['id']: i for i in read_annotations(annotation_json)['images']}
+    if rows and not any(row['image_id'] in images for row in rows):
+        raise ValueError(f"{detections}: none of its {len(rows)} boxes is on an image of {annotation_json}")
+    for n, row in enumerate(rows, 1):
         image = images.get(row['image_id'])
         if image is None or row.get('category_id', 1) != 1 or row['score'] < score_threshold: continue
         bbox = clip_box(row['bbox'], (image['height'], image['width']))
         if not (bbox[2:] > 0).all(): continue
-        people.append(Person(str(Path(image_folder)/image['file_name']), bbox, np.zeros((len(skeleton), 2)), np.zeros(len(skeleton), int),
-                             area=float(bbox[2]*bbox[3]), image_id=image['id'], person_id=n + 1, score=float(row['score'])))
-    if rows and not any(isinstance(r, dict) and r.get('image_id') in images for r in rows):
-        raise ValueError(f"{detections}: none of its {len(rows)} boxes is on an image of {annotation_json}")
+        people.append(Person(str(Path(image_folder)/image['file_name']), bbox, *no_joints(skeleton), image_id=image['id'],
+                             area=float(bbox[2]*bbox[3]), person_id=n, score=float(row['score'])))
     return people
 
-# %% ../../nbs/people/50_coco.ipynb #52edc7ef
+def read_detections(path)->list[dict]: # image_id, bbox, score, mostly category_id
+    "A detection file, checked row by row."
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: a detection file is a list of {{image_id, category_id, bbox, score}}")
+    for n, row in enumerate(rows):
+        lacking = [k for k in ('image_id', 'bbox', 'score') if not isinstance(row, dict) or k not in row]
+        if lacking: raise ValueError(f"{path}: row {n} has no {lacking[0]!r}")
+    return rows
+
+# %% ../../nbs/people/50_coco.ipynb #e988863a
 def load_coco(annotation_json, # person_keypoints_*.json
               image_folder, # where its file names start
               skeleton:str|Skeleton='coco17', # order of the joints
@@ -153,15 +174,18 @@ def load_coco(annotation_json, # person_keypoints_*.json
 
 def file_hash(path)->str: # 64 hexadecimal digits
     "SHA-256 of a file: names the boxes or annotations that a number was made with."
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(f.read()).hexdigest()
+    path = Path(path)
+    if not path.is_file(): raise FileNotFoundError(f"{path}: there is no such file")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
-# %% ../../nbs/people/50_coco.ipynb #7bed2bac
+# %% ../../nbs/people/50_coco.ipynb #1d43bd54
 def annotation_of(p:Person, n:int, skeleton:Skeleton)->dict:
     "One person as a row of `annotations`; n is its id if it has none."
     flat = np.concatenate([p.joints, p.visibility[:, None]], 1)*(p.visibility[:, None] > 0)
     J = 17 if skeleton.joints[:17] == COCO17 else len(skeleton)
-    row = dict(id=p.person_id or n, image_id=p.image_id, category_id=1, bbox=p.bbox.tolist(), iscrowd=0, num_keypoints=int((p.visibility[:J] > 0).sum()),
-               area=p.area if p.area is not None else AREA_OF_BOX*float(p.bbox[2]*p.bbox[3]), keypoints=flat[:J].ravel().tolist())
+    area = AREA_OF_BOX*float(p.bbox[2]*p.bbox[3]) if p.area is None else p.area
+    row = dict(id=p.person_id or n, image_id=p.image_id, category_id=1, bbox=p.bbox.tolist(), area=area, iscrowd=0,
+               num_keypoints=int((p.visibility[:J] > 0).sum()), keypoints=flat[:J].ravel().tolist())
     if J < len(skeleton): row['extra_keypoints'] = flat[J:].ravel().tolist()
     return {**row, 'head_size': p.head_size} if p.head_size else row
 
@@ -176,6 +200,7 @@ def to_coco(people:list[Person], # of any data set
     sizes = {i: (size_of or size)(path) for i, path in paths.items()}
     names = COCO17 if skeleton.joints[:17] == COCO17 else skeleton.joints
     limbs = [[a + 1, b + 1] for a, b in skeleton.limbs if max(a, b) < len(names)] # COCO counts joints from 1 here
-    return dict(images=[dict(id=i, file_name=Path(paths[i]).name, height=int(h), width=int(w)) for i, (h, w) in sizes.items()],
-                annotations=[annotation_of(p, n, skeleton) for n, p in enumerate(people, 1)],
-                categories=[dict(id=1, name='person', supercategory='person', keypoints=list(names), skeleton=limbs)])
+    images = [dict(id=i, file_name=Path(paths[i]).name, height=int(h), width=int(w)) for i, (h, w) in sizes.items()]
+    category = dict(id=1, name='person', supercategory='person', keypoints=list(names), skeleton=limbs)
+    annotations = [annotation_of(p, n, skeleton) for n, p in enumerate(people, 1)]
+    return dict(images=images, annotations=annotations, categories=[category])

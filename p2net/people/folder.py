@@ -15,10 +15,10 @@ from .person import Person
 from .skeleton import SKELETONS, Skeleton, load_skeleton
 
 # %% auto #0
-__all__ = ['HEADS', 'PeopleFolder', 'missing', 'image_folder_of', 'coco_skeleton', 'coco_folder', 'mpii_parts', 'mpii_val',
+__all__ = ['HEADS', 'PeopleFolder', 'missing', 'image_folder_of', 'coco_skeleton', 'coco_folder', 'mpii_files', 'mpii_val',
            'mpii_split', 'mpii_folder', 'lsp_folder', 'find_people']
 
-# %% ../../nbs/people/68_folder.ipynb #0ba25e20
+# %% ../../nbs/people/68_folder.ipynb #a3ee6325
 @dataclass(frozen=True, eq=False)
 class PeopleFolder:
     "What a folder of photographs holds."
@@ -29,11 +29,11 @@ class PeopleFolder:
     val: Callable[..., list[Person]]  # () -> people to be judged by; for COCO also val(detections=file)
     annotations: dict[str, Path] = field(default_factory=dict)  # 'train', 'val' -> the file that was recognised
 
-def missing(what:str)->list[Person]:
+def missing(what:str, **_)->list[Person]:
     "In place of a part that isn't there: says so when it is asked for, not before."
     raise FileNotFoundError(what)
 
-# %% ../../nbs/people/68_folder.ipynb #877e2e89
+# %% ../../nbs/people/68_folder.ipynb #912e61a0
 def image_folder_of(root:Path, split:str)->Path:
     "Where the photographs of a part are."
     places = [root/'images'/f'{split}2017', root/f'{split}2017', root/'images'/split, root/split, root/'images']
@@ -42,67 +42,78 @@ def image_folder_of(root:Path, split:str)->Path:
 def coco_skeleton(root:Path, annotation_json:Path)->Skeleton:
     "Skeleton of a folder in COCO's layout."
     if (root/'skeleton.yaml').is_file(): return load_skeleton(root/'skeleton.yaml')
-    return SKELETONS['people21' if any(a.get('extra_keypoints') for a in read_annotations(annotation_json)['annotations']) else 'coco17']
+    more = any(a.get('extra_keypoints') for a in read_annotations(annotation_json)['annotations'])
+    return SKELETONS['people21' if more else 'coco17']
 
 def coco_folder(root:Path)->PeopleFolder|None:
     "The folder as COCO's, or None."
-    files = sorted((root/'annotations').glob('person_keypoints_*.json'))
-    found = {split: next((f for f in files if split in f.stem.removeprefix('person_keypoints_')), None) for split in ('train', 'val')}
-    found = {split: f for split, f in found.items() if f}
-    if not found: return None
-    skeleton = coco_skeleton(root, found.get('val') or found['train'])
-    part = lambda split: (partial(load_coco, found[split], image_folder_of(root, split), skeleton) if split in found else
-                          partial(missing, f"{root/'annotations'}: there is no person_keypoints_*{split}*.json"))
-    return PeopleFolder('coco', root, skeleton, part('train'), part('val'), found)
+    files = {}
+    for file in sorted((root/'annotations').glob('person_keypoints_*.json')):
+        for split in ('train', 'val'):
+            if split in file.stem: files.setdefault(split, file)
+    if not files: return None
+    skeleton = coco_skeleton(root, files.get('val') or files['train'])
+    def part(split):
+        if split in files: return partial(load_coco, files[split], image_folder_of(root, split), skeleton)
+        return partial(missing, f"{root/'annotations'}: there is no person_keypoints_*{split}*.json")
+    return PeopleFolder('coco', root, skeleton, part('train'), part('val'), files)
 
-# %% ../../nbs/people/68_folder.ipynb #24fe6295
+# %% ../../nbs/people/68_folder.ipynb #6f4f7f62
 HEADS = ('gt_valid.mat', 'valid.npz', 'detections_our_format.mat')
 
-def mpii_parts(place:Path)->dict[str, Path]:
-    "Annotation files of an MPII folder by what they are for: 'train', 'val', 'mat', 'heads'."
+def mpii_files(place:Path)->dict[str, Path]:
+    "Files of an MPII folder by what they are for: 'train', 'val', 'mat', 'heads'."
     jsons = {f.name: f for f in sorted(place.glob('*.json'))}
-    parts = dict(train=jsons.get('train.json') or jsons.get('trainval.json'), val=jsons.get('valid.json'), mat=place/MPII_NAMES[-1],
-                 heads=next((place/h for h in HEADS if (place/h).is_file()), None))
-    if not (parts['train'] or parts['val']) and len(jsons) == 1: parts['val'] = next(iter(jsons.values()))
-    return {k: f for k, f in parts.items() if f and f.is_file()}
+    files = dict(train=jsons.get('train.json'), val=jsons.get('valid.json'), mat=place/MPII_NAMES[-1])
+    if 'valid.json' not in jsons: files['train'] = files['train'] or jsons.get('trainval.json') # which has the others, too
+    if not (files['train'] or files['val']) and len(jsons) == 1: files['val'] = next(iter(jsons.values()))
+    files['heads'] = next((place/h for h in HEADS if (place/h).is_file()), None)
+    return {k: f for k, f in files.items() if f and f.is_file()}
 
 def mpii_val(file:Path, images:Path, heads:Path|None)->list[Person]:
-    "People of a JSON file with their heads measured, where the heads' file has them."
+    "People of a JSON file with their heads measured, where there is a file of heads for them."
     people = load_mpii(file, images)
     validation = load_mpii_validation(heads) if heads else None
-    same_list = validation is not None and (validation.images is not None or len(validation) == len(people))
-    return with_head_sizes(people, validation) if same_list else people
+    theirs = validation is not None and (validation.images is not None or len(validation) == len(people))
+    return with_head_sizes(people, validation) if theirs else people
 
 def mpii_split(mat:Path, images:Path, heads:Path|None, split:str)->list[Person]:
     "A part of the original structure."
     people = load_mpii(mat, images)
     validation = load_mpii_validation(heads) if heads else None
     if validation is None or validation.images is None:
-        ids = sorted({p.image_id for p in people}); held_out = {*ids[len(ids) - len(ids)//10:]}
+        ids = sorted({p.image_id for p in people})
+        held_out = {*ids[len(ids) - len(ids)//10:]}
         return [p for p in people if (p.image_id in held_out) == (split == 'val')]
     if split == 'val': return [p for p, row in zip(people, places_in(people, validation)) if row is not None]
     names = {Path(str(i)).name for i in validation.images}
     return [p for p in people if Path(p.image).name not in names]
 
+# %% ../../nbs/people/68_folder.ipynb #98669913
 def mpii_folder(root:Path)->PeopleFolder|None:
     "The folder as MPII's, or None."
-    place = root/'annot' if (root/'annot').is_dir() else root
-    parts, images = mpii_parts(place), root/'images'
-    if not parts.keys() & {'train', 'val', 'mat'} or not images.is_dir(): return None
-    heads = parts.get('heads')
-    train = partial(load_mpii, parts['train'], images) if 'train' in parts else partial(missing, f"{place}: there is no train.json; these people are for judging only")
-    val = partial(mpii_val, parts['val'], images, heads) if 'val' in parts else partial(missing, f"{place}: there is no valid.json")
-    if 'mat' in parts and not {'train', 'val'} & parts.keys(): train, val = (partial(mpii_split, parts['mat'], images, heads, s) for s in ('train', 'val'))
-    files = {s: parts.get(s, parts.get('mat')) for s in ('train', 'val')}
-    return PeopleFolder('mpii', root, SKELETONS['mpii16'], train, val, {s: f for s, f in files.items() if f})
+    place, images = root/'annot' if (root/'annot').is_dir() else root, root/'images'
+    files = mpii_files(place)
+    heads, told = files.pop('heads', None), {k: f for k, f in files.items() if k != 'mat'}
+    if not files or not images.is_dir(): return None
+    part = dict(train=partial(missing, f"{place}: there is no train.json; these people are for judging only"),
+                val=partial(missing, f"{place}: there is no valid.json"))
+    if 'train' in told: part['train'] = partial(load_mpii, told['train'], images)
+    if 'val' in told: part['val'] = partial(mpii_val, told['val'], images, heads)
+    if not told: # the original structure alone
+        told = dict.fromkeys(part, files['mat'])
+        part = {split: partial(mpii_split, files['mat'], images, heads, split) for split in part}
+    return PeopleFolder('mpii', root, SKELETONS['mpii16'], part['train'], part['val'], told)
 
-# %% ../../nbs/people/68_folder.ipynb #29e94891
+# %% ../../nbs/people/68_folder.ipynb #b1127890
 def lsp_folder(root:Path)->PeopleFolder|None:
     "The folder as LSP's or LSPET's, or None."
-    if not (root/'joints.mat').is_file(): return None
-    kind = read_joints_mat(root/'joints.mat')[0]
+    file = root/'joints.mat'
+    if not file.is_file(): return None
+    kind = read_joints_mat(file)[0]
     load, val = (load_lsp, 'test') if kind == 'lsp' else (load_lspet, 'val')
-    return PeopleFolder(kind, root, SKELETONS['lsp14'], partial(load, root, 'train'), partial(load, root, val), dict.fromkeys(('train', 'val'), root/'joints.mat'))
+    train, val = (partial(load, root, split) for split in ('train', val))
+    return PeopleFolder(kind, root, SKELETONS['lsp14'], train, val, dict(train=file, val=file))
 
 def find_people(folder)->PeopleFolder:
     "Recognise the people of a folder by what is in it."
@@ -111,5 +122,6 @@ def find_people(folder)->PeopleFolder:
     for look in (coco_folder, lsp_folder, mpii_folder):
         found = look(root)
         if found: return found
-    raise FileNotFoundError(f"{folder}: no people found; looked for annotations/person_keypoints_*.json (COCO, rendered or own people), joints.mat (LSP, LSPET), "
-                            f"and images/ with annot/ holding {', '.join(MPII_NAMES)} or a single other .json (MPII)")
+    raise FileNotFoundError(f"{folder}: no people found; looked for annotations/person_keypoints_*.json (COCO, rendered "
+                            "or own people), joints.mat (LSP, LSPET), and images/ with annot/ holding "
+                            f"{', '.join(MPII_NAMES)} or a single other .json (MPII)")

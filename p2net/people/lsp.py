@@ -13,15 +13,17 @@ from .person import Person
 from .skeleton import SKELETONS
 
 # %% auto #0
-__all__ = ['MARGIN', 'read_joints_mat', 'read_lsp', 'box_around', 'people_of', 'expect', 'load_lsp', 'load_lspet', 'numbers_of']
+__all__ = ['MARGIN', 'read_joints_mat', 'read_lsp', 'box_around', 'people_of', 'size_of', 'expect', 'load_lsp', 'load_lspet',
+           'numbers_of']
 
-# %% ../../nbs/people/65_lsp.ipynb #16ebc44f
+# %% ../../nbs/people/65_lsp.ipynb #9f0a0ba2
 def read_joints_mat(path)->tuple[str, np.ndarray]: # 'lsp' or 'lspet'; (n, 14, 3) x, y and the third number as stored
     "Which of the two data sets a joints.mat is, and its numbers."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"{path}: there is no such file")
     try: joints = loadmat(path)['joints']
-    except (KeyError, ValueError, NotImplementedError): raise ValueError(f"{path}: no variable 'joints' in it; this is not LSP's or LSPET's joints.mat") from None
+    except (KeyError, ValueError, NotImplementedError):
+        raise ValueError(f"{path}: no variable 'joints' in it; this is not LSP's or LSPET's joints.mat") from None
     if joints.ndim == 3 and joints.shape[:2] == (3, 14): return 'lsp', joints.transpose(2, 1, 0).astype(float)
     if joints.ndim == 3 and joints.shape[:2] == (14, 3): return 'lspet', joints.transpose(2, 0, 1).astype(float)
     raise ValueError(f"{path}: joints have shape {joints.shape}; LSP's is (3, 14, n), LSPET's (14, 3, n)")
@@ -30,11 +32,11 @@ def read_lsp(path)->tuple[np.ndarray, np.ndarray]: # (n, 14, 2) from zero, (n, 1
     "Joints and visibility of LSP or LSPET."
     kind, numbers = read_joints_mat(path)
     xy, third = numbers[..., :2], numbers[..., 2]
-    if kind == 'lsp': return xy - 1, np.where(third > 0, 1, 2)                              # f = 1 occluded; -1: from one
-    visibility = np.where(third > 0, 2, 0)                                                # v = 0 not annotated
+    if kind == 'lsp': return xy - 1, np.where(third > 0, 1, 2) # f = 1 occluded; -1: from one
+    visibility = np.where(third > 0, 2, 0) # v = 0 not annotated
     return np.where(visibility[..., None] > 0, xy, 0), visibility
 
-# %% ../../nbs/people/65_lsp.ipynb #e2e15865
+# %% ../../nbs/people/65_lsp.ipynb #7aee84a2
 MARGIN = .1 # of the longer side of the joints' extent, on each side
 
 def box_around(joints:np.ndarray, # (J, 2)
@@ -45,23 +47,27 @@ def box_around(joints:np.ndarray, # (J, 2)
     labelled = joints[visibility > 0]
     low, high = labelled.min(0), labelled.max(0)
     margin = max(MARGIN*(high - low).max(), 5)
-    low, high = low - margin + .5, high + margin + .5                                      # a box (x, w) spans x - 1/2 to x + w - 1/2
+    low, high = low - margin + .5, high + margin + .5 # a box (x, w) spans x - 1/2 to x + w - 1/2
     return clip_box([*low, *(high - low)], size)
 
-# %% ../../nbs/people/65_lsp.ipynb #98fd41a2
+# %% ../../nbs/people/65_lsp.ipynb #2d10083c
 def people_of(folder:Path, numbers, joints:np.ndarray, visibility:np.ndarray, digits:int)->list[Person]:
     "People of the photographs with these numbers (from 1)."
     people, (neck, top) = [], SKELETONS['lsp14'].head
     for n in numbers:
         path, xy, vis = folder/'images'/f'im{n:0{digits}d}.jpg', joints[n-1], visibility[n-1]
         if not (vis > 0).any(): continue
-        try:
-            with Image.open(path) as photograph: size = photograph.size[::-1]
-        except FileNotFoundError: raise FileNotFoundError(f"{path}: there is no such image; joints.mat has its joints") from None
-        except OSError: raise ValueError(f"{path}: not a readable image") from None
         head = float(np.linalg.norm(xy[top] - xy[neck])) if min(vis[top], vis[neck]) > 0 else None
-        people.append(Person(str(path), box_around(xy, vis, size), xy, vis, image_id=n, person_id=n, head_size=head or None))
+        box = box_around(xy, vis, size_of(path))
+        people.append(Person(str(path), box, xy, vis, image_id=n, person_id=n, head_size=head or None))
     return people
+
+def size_of(path:Path)->tuple[int, int]: # (h, w)
+    "Size of a photograph, from its header."
+    try:
+        with Image.open(path) as photograph: return photograph.size[::-1]
+    except FileNotFoundError: raise FileNotFoundError(f"{path}: there is no such image; joints.mat has its joints") from None
+    except OSError: raise ValueError(f"{path}: not a readable image") from None
 
 def expect(folder:Path, kind:str)->tuple[np.ndarray, np.ndarray]: # joints, visibility
     "Joints of a folder that must be of this kind."
@@ -69,7 +75,7 @@ def expect(folder:Path, kind:str)->tuple[np.ndarray, np.ndarray]: # joints, visi
     if found != kind: raise ValueError(f"{folder/'joints.mat'}: its shape is that of {found.upper()}; use load_{found}")
     return read_lsp(folder/'joints.mat')
 
-# %% ../../nbs/people/65_lsp.ipynb #0e7b7b82
+# %% ../../nbs/people/65_lsp.ipynb #400fa6ad
 def load_lsp(folder, # joints.mat and images/
              split:str='train', # 'train': the first half, 'test': the second
             )->list[Person]:
@@ -77,9 +83,10 @@ def load_lsp(folder, # joints.mat and images/
     if split not in ('train', 'test'): raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     joints, visibility = expect(Path(folder), 'lsp')
     half = len(joints)//2
-    return people_of(Path(folder), range(1, half + 1) if split == 'train' else range(half + 1, len(joints) + 1), joints, visibility, 4)
+    numbers = range(1, half + 1) if split == 'train' else range(half + 1, len(joints) + 1)
+    return people_of(Path(folder), numbers, joints, visibility, 4)
 
-# %% ../../nbs/people/65_lsp.ipynb #b55ae633
+# %% ../../nbs/people/65_lsp.ipynb #41ad1198
 def load_lspet(folder, # joints.mat, images/, and split.json if there is one
                split:str='train', # 'train' or 'val'
               )->list[Person]:
@@ -95,8 +102,9 @@ def load_lspet(folder, # joints.mat, images/, and split.json if there is one
 def numbers_of(path:Path, split:str, n:int)->list[int]: # from 1
     "Image numbers of a part, by split.json."
     parts = read_json(path)
-    if not isinstance(parts, dict) or not isinstance(parts.get(split), list): raise ValueError(f"{path}: has no list {split!r}")
-    numbers = [int(''.join(filter(str.isdigit, Path(str(name)).stem)) or 0) for name in parts[split]]
-    wrong = [name for name, k in zip(parts[split], numbers) if not 1 <= k <= n]
+    names = parts.get(split) if isinstance(parts, dict) else None
+    if not isinstance(names, list): raise ValueError(f"{path}: has no list {split!r}")
+    numbers = [int(''.join(filter(str.isdigit, Path(str(name)).stem)) or 0) for name in names]
+    wrong = [name for name, k in zip(names, numbers) if not 1 <= k <= n]
     if wrong: raise ValueError(f"{path}: {wrong[0]!r} in {split!r} is not one of the {n} images of joints.mat")
     return numbers

@@ -13,20 +13,20 @@ from .person import Person
 from .skeleton import SKELETONS
 
 # %% auto #0
-__all__ = ['MPII_NAMES', 'box_of', 'from_rows', 'field', 'listed', 'points_of', 'head_size_of', 'from_mat', 'Validation',
-           'load_mpii_validation', 'places_in', 'with_head_sizes', 'annotation_in', 'load_mpii']
+__all__ = ['MPII_NAMES', 'box_of', 'from_rows', 'check_row', 'field', 'listed', 'points_of', 'head_size_of', 'from_mat',
+           'Validation', 'load_mpii_validation', 'places_in', 'with_head_sizes', 'annotation_in', 'load_mpii']
 
-# %% ../../nbs/people/60_mpii.ipynb #81d424eb
+# %% ../../nbs/people/60_mpii.ipynb #c64553ba
 def box_of(center, # (..., 2) x, y as in MPII's files: from one
            scale, # (...) person's height / 200 pixels
           )->np.ndarray: # (..., 4) x, y, w, h in our pixels
     "Square box around an MPII person."
     scale = np.asarray(scale, float)
-    middle = np.asarray(center, float) - 1 + np.stack([0*scale, 15*scale], -1)            # -1: MPII counts pixels from one
+    middle = np.asarray(center, float) - 1 + np.stack([0*scale, 15*scale], -1) # -1: MPII counts pixels from one
     side = np.stack([200*scale, 200*scale], -1)
     return np.concatenate([middle - (side - 1)/2, side], -1)
 
-# %% ../../nbs/people/60_mpii.ipynb #63237eea
+# %% ../../nbs/people/60_mpii.ipynb #1763870d
 def from_rows(rows:list[dict], # of the JSON form
               image_folder:Path,
               file, # for messages
@@ -34,16 +34,23 @@ def from_rows(rows:list[dict], # of the JSON form
     "People of the JSON form; person_id counts rows, image_id images, both from 1."
     people, image_ids = [], {}
     for n, row in enumerate(rows, 1):
-        lacking = [k for k in ('image', 'center', 'scale', 'joints', 'joints_vis') if not isinstance(row, dict) or k not in row]
-        if lacking: raise ValueError(f"{file}: person {n} has no {lacking[0]!r}; MPII's JSON form is a list of image, center, scale, joints, joints_vis")
+        check_row(row, f"{file}: person {n}")
         labelled = np.array(row['joints_vis'], float) > 0
-        if labelled.shape != (16,): raise ValueError(f"{file}: person {n} has {labelled.size} joints in 'joints_vis', MPII has 16")
-        joints = np.where(labelled[:, None], np.array(row['joints'], float) - 1, 0)       # -1: from one
-        people.append(Person(str(image_folder/row['image']), box_of(row['center'], row['scale']), joints, 2*labelled.astype(int),
-                             image_id=image_ids.setdefault(row['image'], len(image_ids) + 1), person_id=n, head_size=row.get('head_size')))
+        joints = np.where(labelled[:, None], np.array(row['joints'], float) - 1, 0) # -1: from one
+        image_id = image_ids.setdefault(row['image'], len(image_ids) + 1)
+        people.append(Person(str(image_folder/row['image']), box_of(row['center'], row['scale']), joints,
+                             2*labelled.astype(int), image_id=image_id, person_id=n))
     return people
 
-# %% ../../nbs/people/60_mpii.ipynb #4e748847
+def check_row(row:dict, who:str)->None:
+    "Refuse a row that isn't MPII's."
+    fields = 'image', 'center', 'scale', 'joints', 'joints_vis'
+    lacking = [k for k in fields if not isinstance(row, dict) or k not in row]
+    if lacking: raise ValueError(f"{who} has no {lacking[0]!r}; MPII's JSON form is a list of {', '.join(fields)}")
+    for k in ('joints', 'joints_vis'):
+        if len(row[k]) != 16: raise ValueError(f"{who} has {len(row[k])} joints in {k!r}, MPII has 16")
+
+# %% ../../nbs/people/60_mpii.ipynb #b0265873
 def field(struct, name:str, default=None):
     "A field of a MATLAB structure; `default` where it is absent or empty."
     value = getattr(struct, name, None)
@@ -57,7 +64,7 @@ def points_of(rect)->tuple[np.ndarray, np.ndarray]: # joints (16, 2) from zero, 
     "Joints of one `annorect`."
     joints, visibility = np.zeros((16, 2)), np.zeros(16, int)
     for point in listed(field(field(rect, 'annopoints'), 'point')):
-        joints[int(point.id)] = float(point.x) - 1, float(point.y) - 1                     # -1: from one
+        joints[int(point.id)] = float(point.x) - 1, float(point.y) - 1 # -1: from one
         visibility[int(point.id)] = 1 if str(field(point, 'is_visible', 1)) in ('0', '0.0') else 2
     return joints, visibility
 
@@ -68,7 +75,7 @@ def head_size_of(rect)->float|None:
     x1, y1, x2, y2 = map(float, corners)
     return .6*float(np.hypot(x2 - x1, y2 - y1)) or None
 
-# %% ../../nbs/people/60_mpii.ipynb #29fad05b
+# %% ../../nbs/people/60_mpii.ipynb #74117e37
 def from_mat(path, # mpii_human_pose_v1_u12_1.mat
              image_folder:Path)->list[Person]:
     "People with public joints of the original MATLAB structure."
@@ -82,11 +89,12 @@ def from_mat(path, # mpii_human_pose_v1_u12_1.mat
             joints, visibility = points_of(rect)
             scale, position = field(rect, 'scale'), field(rect, 'objpos')
             if not visibility.any() or scale is None or position is None: continue
-            people.append(Person(str(image_folder/str(image.image.name)), box_of([float(position.x), float(position.y)], float(scale)), joints, visibility,
+            box = box_of([float(position.x), float(position.y)], float(scale))
+            people.append(Person(str(image_folder/str(image.image.name)), box, joints, visibility,
                                  image_id=i + 1, person_id=100*(i + 1) + j + 1, head_size=head_size_of(rect)))
     return people
 
-# %% ../../nbs/people/60_mpii.ipynb #838d9809
+# %% ../../nbs/people/60_mpii.ipynb #f2decbcf
 @dataclass(frozen=True, eq=False)
 class Validation:
     "Ground truth of MPII's validation people for PCKh, in the published order."
@@ -111,22 +119,26 @@ def load_mpii_validation(path, # gt_valid.mat, detections_our_format.mat or vali
     lacking = [k for k in need if k not in data]
     if lacking: raise ValueError(f"{path}: has no {lacking[0]!r}; MPII's validation file has {', '.join(need)}")
     if path.suffix == '.npz':
-        return Validation(data['part'].astype(float), (data['part'] != 0).any(-1), data['normalize'].astype(float), data.get('imgname'))
-    corners = data['headboxes_src'].astype(float)                                        # (2 corners, x and y, n)
-    return Validation(data['pos_gt_src'].transpose(2, 0, 1).astype(float), data['jnt_missing'].T == 0, .6*np.linalg.norm(corners[1] - corners[0], axis=0))
+        joints = data['part'].astype(float)
+        return Validation(joints, (joints != 0).any(-1), data['normalize'].astype(float), data.get('imgname'))
+    joints, labelled = data['pos_gt_src'].transpose(2, 0, 1).astype(float), data['jnt_missing'].T == 0
+    first, second = data['headboxes_src'].astype(float) # corners, each (2, n)
+    return Validation(joints, labelled, .6*np.linalg.norm(second - first, axis=0))
 
-# %% ../../nbs/people/60_mpii.ipynb #a849a99d
+# %% ../../nbs/people/60_mpii.ipynb #0f8153b0
 def places_in(people:list[Person], # of MPII
               validation:Validation,
              )->list[int|None]: # row of the validation file for each person
     "Where each person stands in the validation file; None if nowhere."
-    rows_of = {}
-    for row, image in enumerate([] if validation.images is None else validation.images): rows_of.setdefault(Path(str(image)).name, []).append(row)
+    rows_of, named = {}, validation.images is not None
+    for row, image in enumerate(validation.images if named else ()):
+        rows_of.setdefault(Path(str(image)).name, []).append(row)
     def same(p, row):
+        if row >= len(validation): return False
         both = validation.labelled[row] & (p.visibility > 0) & (validation.joints[row] > 0).all(-1)
         return both.any() and np.abs(validation.from_one(p.joints) - validation.joints[row])[both].max() < 1.5
-    candidates = [[n] if validation.images is None else rows_of.get(Path(p.image).name, []) for n, p in enumerate(people)]
-    return [next((row for row in rows if row < len(validation) and same(p, row)), None) for p, rows in zip(people, candidates)]
+    candidates = [rows_of.get(Path(p.image).name, []) if named else [n] for n, p in enumerate(people)]
+    return [next((row for row in rows if same(p, row)), None) for p, rows in zip(people, candidates)]
 
 def with_head_sizes(people:list[Person], # of MPII, all in the validation file
                     validation:Validation,
@@ -134,11 +146,11 @@ def with_head_sizes(people:list[Person], # of MPII, all in the validation file
     "The same people, with the size of the head from the validation file."
     places = places_in(people, validation)
     lost = next((p for p, row in zip(people, places) if row is None), None)
-    if lost: raise ValueError(f"{lost.image}, person {lost.person_id}: is not (or, without image names, not at this place) in the validation file")
+    if lost: raise ValueError(f"{lost.image}, person {lost.person_id}: is not in the validation file, or not at this place")
     return [replace(p, head_size=float(validation.head_size[row]) or None) for p, row in zip(people, places)]
 
-# %% ../../nbs/people/60_mpii.ipynb #6b17e534
-MPII_NAMES = ('trainval.json', 'train.json', 'valid.json', 'mpii_human_pose_v1_u12_1.mat') # tried first in a folder, in this order
+# %% ../../nbs/people/60_mpii.ipynb #84fac65e
+MPII_NAMES = ('trainval.json', 'train.json', 'valid.json', 'mpii_human_pose_v1_u12_1.mat') # tried in this order
 
 def annotation_in(folder:Path)->Path:
     "The annotation file of an MPII folder: a well-known name, else the only JSON."
@@ -147,8 +159,9 @@ def annotation_in(folder:Path)->Path:
         for name in MPII_NAMES:
             if (place/name).is_file(): return place/name
     found = [f for place in places for f in sorted(place.glob('*.json'))]
-    if len(found) != 1: raise FileNotFoundError(f"{folder}: looked in it and in annot/ for {', '.join(MPII_NAMES)} or a single other .json; found {[f.name for f in found] or 'none'}")
-    return found[0]
+    if len(found) == 1: return found[0]
+    raise FileNotFoundError(f"{folder}: looked in it and in annot/ for {', '.join(MPII_NAMES)} or a single other .json; "
+                            f"found {[f.name for f in found] or 'none'}")
 
 def load_mpii(path, # .json, .mat, or a folder that has one
               image_folder=None, # where its file names start; None: images/ beside annot/
@@ -156,8 +169,10 @@ def load_mpii(path, # .json, .mat, or a folder that has one
     "People of MPII with public joints, from the JSON form or the original structure."
     path = Path(path)
     if path.is_dir(): path, image_folder = annotation_in(path), image_folder or path/'images'
-    image_folder = Path(image_folder or (path.parent.parent if path.parent.name == 'annot' else path.parent)/'images')
+    root = path.parent.parent if path.parent.name == 'annot' else path.parent
+    image_folder = Path(image_folder or root/'images')
     if path.suffix == '.mat' and path.is_file(): return from_mat(path, image_folder)
     rows = read_json(path)
-    if not isinstance(rows, list): raise ValueError(f"{path}: MPII's JSON form is a list of people, this is {type(rows).__name__}")
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: MPII's JSON form is a list of people, this is a {type(rows).__name__}")
     return from_rows(rows, image_folder, path)
