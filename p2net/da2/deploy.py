@@ -6,14 +6,15 @@
 __all__ = ['LUMA', 'IDENTITY', 'NEEDS_COUNT', 'SMOOTH', 'MIDDLE', 'counts', 'mean_grey', 'stretch', 'equalized', 'through',
            'color_pass', 'sharpness_pass', 'spend', 'recolour', 'values', 'spans', 'plan', 'augment_fast']
 
-# %% ../../nbs/da2/50_deploy.ipynb #b0df5a49
+# %% ../../nbs/da2/50_deploy.ipynb #e4796a3a
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import torch
 
-from .operations import IMAGENET_MEAN, IMAGENET_STD, Draws, Operation, check_draws, step_matrices, total_matrix
+from .operations import (IMAGENET_MEAN, IMAGENET_STD, Draws, Operation, check_draws,
+                                  step_matrices, total_matrix)
 
 # %% ../../nbs/da2/50_deploy.ipynb #fb3e942f
 LUMA = np.float32([.299, .587, .114])
@@ -115,7 +116,7 @@ def recolour(crop:np.ndarray, # (H, W, 3) uint8
         table = through(name, v, IDENTITY if table is None else table, count)
     return crop, table
 
-# %% ../../nbs/da2/50_deploy.ipynb #d40b1322
+# %% ../../nbs/da2/50_deploy.ipynb #715f56fd
 def values(draws:Draws, operations:tuple[Operation,...])->np.ndarray: # (n, N) float32
     "The value of every operation that is on; 0 elsewhere."
     v = torch.zeros_like(draws.m)
@@ -130,7 +131,8 @@ def spans(u:np.ndarray, # (...) uniform in [0, 1): the middle as a share of the 
           length:int, # W or H
          )->tuple[np.ndarray,np.ndarray]: # (...) first pixel, and one past the last
     "The pixels whose centre is less than `half` from the middle."
-    near = np.abs(np.arange(length, dtype=np.float32) - (u[..., None]*np.float32(length) - np.float32(.5))) < half[..., None]
+    middle = u[..., None]*np.float32(length) - np.float32(.5)
+    near = np.abs(np.arange(length, dtype=np.float32) - middle) < half[..., None]
     return near.argmax(-1), near.argmax(-1) + near.sum(-1)
 
 # %% ../../nbs/da2/50_deploy.ipynb #ab984328
@@ -149,7 +151,7 @@ def plan(draws:Draws,
         if operation.kind == 'erase': holes[i].append((y0[i, j], y1[i, j], x0[i, j], x1[i, j]))
     return chains, holes
 
-# %% ../../nbs/da2/50_deploy.ipynb #91f66a7a
+# %% ../../nbs/da2/50_deploy.ipynb #86a70537
 class _Writer:
     "Where finished crops go: eight-bit pictures, or normalised planes."
     def __init__(self, n, size, output, fill, mean, std, out):
@@ -157,7 +159,8 @@ class _Writer:
         shape, dtype = ((n, 3, *size), np.float32) if output == 'float' else ((n, *size, 3), np.uint8)
         self.planes, self.out = output == 'float', np.empty(shape, dtype) if out is None else out
         if self.out.shape != shape or self.out.dtype != dtype or not self.out.flags.c_contiguous:
-            raise ValueError(f"out must be a contiguous {shape} {np.dtype(dtype)}, got {self.out.shape} {self.out.dtype}")
+            raise ValueError(f"out must be a contiguous {shape} {np.dtype(dtype)}, "
+                             f"got {self.out.shape} {self.out.dtype}")
         self.mean, self.std, fill = (np.float32(t)[:, None] for t in (mean, std, fill))
         self.hole = (fill - self.mean)/self.std if self.planes else np.rint(fill*255).astype(np.uint8)[:, 0]
         self.plain = self.normal(IDENTITY)
@@ -176,19 +179,21 @@ class _Writer:
             if self.planes: out[:, y0:y1, x0:x1] = self.hole[:, :, None]
             else: out[y0:y1, x0:x1] = self.hole
 
-# %% ../../nbs/da2/50_deploy.ipynb #beb24584
+# %% ../../nbs/da2/50_deploy.ipynb #52914cee
 def _checked(canvases, matrix, draws, operations, which):
     "The arguments as arrays, or one sentence about the first that is wrong."
     matrix = torch.as_tensor(matrix)
-    if matrix.ndim != 3 or matrix.shape[1:] != (2, 3): raise ValueError(f"matrix must be (n, 2, 3), got {tuple(matrix.shape)}")
+    if matrix.ndim != 3 or matrix.shape[1:] != (2, 3):
+        raise ValueError(f"matrix must be (n, 2, 3), got {tuple(matrix.shape)}")
     check_draws(draws, operations, len(matrix))
     which = np.arange(len(matrix)) if which is None else np.asarray(which)
-    if which.shape != (len(matrix),): raise ValueError(f"which must be ({len(matrix)},), one canvas for each matrix, got {which.shape}")
+    if which.shape != (len(matrix),):
+        raise ValueError(f"which must be ({len(matrix)},), one canvas for each matrix, got {which.shape}")
     if len(which) and not 0 <= which.min() <= which.max() < len(canvases):
         raise ValueError(f"which: there are {len(canvases)} canvases, got {which.min()}..{which.max()}")
     first = canvases[which[0]] if len(which) else np.empty((1, 1, 3), np.uint8)
     if first.dtype != np.uint8 or first.ndim != 3 or first.shape[2] != 3:
-        raise ValueError(f"canvases must be (n, h, w, 3) uint8, got {first.dtype} of shape (n, {', '.join(map(str, first.shape))})")
+        raise ValueError(f"canvases must be (n, h, w, 3) uint8, got {first.dtype}, each of shape {first.shape}")
     return matrix, Draws(*(t.detach().cpu() for t in draws)), which
 
 
@@ -200,7 +205,7 @@ def _joints(total, joints, visibility, size):
     inside = ((moved >= -.5) & (moved <= np.array([size[1], size[0]]) - .5)).all(-1)
     return moved, visibility*inside.astype(visibility.dtype)
 
-# %% ../../nbs/da2/50_deploy.ipynb #c17d140f
+# %% ../../nbs/da2/50_deploy.ipynb #98fcd584
 def augment_fast(canvases, # (c, h, w, 3) uint8, RGB: array, memory map or list of arrays
                  matrix, # (n, 2, 3) canvas px -> input px: the base crop
                  joints, # (n, J, 2) canvas px, or None
@@ -224,10 +229,12 @@ def augment_fast(canvases, # (c, h, w, 3) uint8, RGB: array, memory map or list 
     def people(rows):
         room = np.empty((*size, 3), np.uint8) # one crop, used again and again
         for i in rows:
-            crop = cv2.warpAffine(canvases[which[i]], total[i], size[::-1], room, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, border)
+            crop = cv2.warpAffine(canvases[which[i]], total[i], size[::-1], room,
+                                  cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, border)
             writer.write(i, *recolour(crop, chains[i]), holes[i])
 
     if threads <= 1 or len(which) < 2: people(range(len(which)))
     else:
-        with ThreadPoolExecutor(threads) as pool: list(pool.map(people, np.array_split(np.arange(len(which)), threads)))
+        chunks = np.array_split(np.arange(len(which)), threads)
+        with ThreadPoolExecutor(threads) as pool: list(pool.map(people, chunks))
     return writer.out, *_joints(total, joints, visibility, size)

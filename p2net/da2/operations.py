@@ -80,17 +80,20 @@ class Draws(NamedTuple):
     sign:Tensor # (n, N) +1 or -1
     u:Tensor # (n, N, 2) uniform in [0, 1): the middle of a cutout as a share of (width, height)
 
-# %% ../../nbs/da2/20_operations.ipynb #24db64f7
+# %% ../../nbs/da2/20_operations.ipynb #bd9545d3
 def check_draws(draws:Draws,
                 operations:tuple[Operation,...], # what `draws.op` points into
                 n:int, # people
                )->None:
     "Say what is wrong with draws that don't fit, instead of augmenting the wrong person."
-    if draws.op.ndim != 2 or len(draws.op) != n: raise ValueError(f"draws.op must be ({n}, N) for {n} people, got {tuple(draws.op.shape)}")
-    for field, want in dict(on=draws.op.shape, m=draws.op.shape, sign=draws.op.shape, u=(*draws.op.shape, 2)).items():
-        if (got := getattr(draws, field).shape) != want: raise ValueError(f"draws.{field} must be {tuple(want)}, got {tuple(got)}")
-    if draws.op.numel() and not 0 <= int(draws.op.min()) <= int(draws.op.max()) < len(operations):
-        raise ValueError(f"draws.op must index the {len(operations)} operations, got {int(draws.op.min())}..{int(draws.op.max())}")
+    shape = tuple(draws.op.shape)
+    if len(shape) != 2 or shape[0] != n: raise ValueError(f"draws.op must be ({n}, N) for {n} people, got {shape}")
+    for field, want in dict(on=shape, m=shape, sign=shape, u=(*shape, 2)).items():
+        got = tuple(getattr(draws, field).shape)
+        if got != want: raise ValueError(f"draws.{field} must be {want}, got {got}")
+    if not draws.op.numel(): return
+    low, high = int(draws.op.min()), int(draws.op.max())
+    if low < 0 or high >= len(operations): raise ValueError(f"draws.op must index the {len(operations)} operations, got {low}..{high}")
 
 # %% ../../nbs/da2/20_operations.ipynb #314b436c
 def _about_middle(a, b, c, d, # (n,) entries of the linear part [[a, b], [c, d]]
@@ -159,7 +162,7 @@ def warp(image:Tensor, # (n, C, h, w) floating point
     fill = fill.to(image)[:, None, None]
     return F.grid_sample(image - fill, grid, mode='bilinear', padding_mode='zeros', align_corners=False) + fill
 
-# %% ../../nbs/da2/20_operations.ipynb #f6242a36
+# %% ../../nbs/da2/20_operations.ipynb #c8803c29
 def mirrored(matrix:Tensor)->Tensor: # (n, 2, 3) -> (n,) bool
     "Whose crop is a mirror image: the determinant of the linear part is negative."
     return matrix[:, 0, 0]*matrix[:, 1, 1] - matrix[:, 0, 1]*matrix[:, 1, 0] < 0
@@ -173,7 +176,8 @@ def flip_joints(joints:Tensor, # (n, J, 2)
     "Rename left and right joints of mirrored people."
     perm = torch.as_tensor(perm, device=joints.device)
     rows = torch.ones(len(joints), dtype=torch.bool, device=joints.device) if rows is None else rows.to(joints.device)
-    return torch.where(rows[:, None, None], joints[:, perm], joints), torch.where(rows[:, None], visibility[:, perm], visibility)
+    joints = torch.where(rows[:, None, None], joints[:, perm], joints)
+    return joints, torch.where(rows[:, None], visibility[:, perm], visibility)
 
 # %% ../../nbs/da2/20_operations.ipynb #3d964251
 def luma(x:Tensor)->Tensor: # (n, 3, H, W) -> (n, 1, H, W)
@@ -193,7 +197,7 @@ def blend(dull:Tensor, x:Tensor, factor:Tensor)->Tensor:
     "(1 - factor) dull + factor x, kept in [0, 1]."
     return (dull*(1 - factor) + x*factor).clamp(0, 1)
 
-# %% ../../nbs/da2/20_operations.ipynb #c8426b52
+# %% ../../nbs/da2/20_operations.ipynb #290619b9
 def auto_contrast(x:Tensor)->Tensor: # (n, 3, H, W) -> the same
     "Every channel stretched to [0, 1]; a flat channel stays."
     low, high = x.amin((-2, -1), keepdim=True), x.amax((-2, -1), keepdim=True)
@@ -209,7 +213,7 @@ def straight_through(x:Tensor, y:Tensor)->Tensor:
 def equalize(x:Tensor)->Tensor: # (n, 3, H, W) -> the same
     "The grey levels of every channel spread evenly, in PIL's integers."
     level = (x.detach()*255).round().long().clamp(0, 255).flatten(2)
-    count = torch.zeros(*x.shape[:2], 256, dtype=torch.long, device=x.device).scatter_add_(2, level, torch.ones_like(level))
+    count = level.new_zeros(*x.shape[:2], 256).scatter_add_(2, level, torch.ones_like(level))
     last = count.gather(2, level.amax(2, keepdim=True))
     step = (count.sum(2, keepdim=True) - last)//255
     table = (step//2 + count.cumsum(2) - count)//step.clamp(min=1)
@@ -334,13 +338,15 @@ def see(joints:Tensor, # (n, J, 2) input px
     inside = (x >= -.5) & (x <= size[1] - .5) & (y >= -.5) & (y <= size[0] - .5)
     return visibility*inside.to(visibility.dtype)
 
-# %% ../../nbs/da2/20_operations.ipynb #5e2904ef
+# %% ../../nbs/da2/20_operations.ipynb #58f145d9
 def as_pixels(canvas:Tensor)->Tensor: # (n, 3, h, w) uint8 or floating point -> floating point in [0, 1]
     "Pixels in [0, 1], or a sentence that says what is wrong with them."
-    if canvas.ndim != 4 or canvas.shape[1] != 3: raise ValueError(f"canvas must be (n, 3, h, w), got {tuple(canvas.shape)}")
+    if canvas.ndim != 4 or canvas.shape[1] != 3:
+        raise ValueError(f"canvas must be (n, 3, h, w), got {tuple(canvas.shape)}")
     if canvas.dtype == torch.uint8: return canvas.float()/255
-    if not canvas.is_floating_point(): raise ValueError(f"canvas must be uint8 or floating point in [0, 1], got {canvas.dtype}")
-    if canvas.device.type == 'cpu' and canvas.numel() and canvas.max() > 1.5: # elsewhere the look would wait for the device
+    if not canvas.is_floating_point():
+        raise ValueError(f"canvas must be uint8 or floating point in [0, 1], got {canvas.dtype}")
+    if canvas.device.type == 'cpu' and canvas.numel() and canvas.max() > 1.5: # elsewhere looking would wait for the device
         raise ValueError(f"canvas: floating point pixels must be in [0, 1], got {canvas.max():g}; divide by 255")
     return canvas
 
@@ -359,7 +365,7 @@ def augment(canvas:Tensor, # (n, 3, Hc, Wc) uint8, or floating point in [0, 1]
     check_draws(draws, operations, len(canvas))
     x, fill = as_pixels(canvas), torch.as_tensor(fill)
     matrix = matrix.to(draws.m.device)
-    if draws.m.requires_grad: matrix = matrix + 0*draws.m.sum() # no differentiable operation drawn: gradient 0, not none
+    if draws.m.requires_grad: matrix = matrix + 0*draws.m.sum() # nothing differentiable drawn: gradient 0, not none
     steps = step_matrices(draws, operations, size, torch.promote_types(matrix.dtype, draws.m.dtype))
     total = total_matrix(matrix, steps)
     x = warp(x, total if fold else matrix, size, fill)
