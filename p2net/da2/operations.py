@@ -80,7 +80,7 @@ class Draws(NamedTuple):
     sign:Tensor # (n, N) +1 or -1
     u:Tensor # (n, N, 2) uniform in [0, 1): the middle of a cutout as a share of (width, height)
 
-# %% ../../nbs/da2/20_operations.ipynb #bd9545d3
+# %% ../../nbs/da2/20_operations.ipynb #275a9949
 def check_draws(draws:Draws,
                 operations:tuple[Operation,...], # what `draws.op` points into
                 n:int, # people
@@ -93,7 +93,8 @@ def check_draws(draws:Draws,
         if got != want: raise ValueError(f"draws.{field} must be {want}, got {got}")
     if not draws.op.numel(): return
     low, high = int(draws.op.min()), int(draws.op.max())
-    if low < 0 or high >= len(operations): raise ValueError(f"draws.op must index the {len(operations)} operations, got {low}..{high}")
+    if low < 0 or high >= len(operations):
+        raise ValueError(f"draws.op must index the {len(operations)} operations, got {low}..{high}")
 
 # %% ../../nbs/da2/20_operations.ipynb #314b436c
 def _about_middle(a, b, c, d, # (n,) entries of the linear part [[a, b], [c, d]]
