@@ -14,14 +14,14 @@ import cv2
 from .body import JOINTS, Body, Posed, Shape
 from .poses import pick
 
-# %% ../../nbs/people/34_clothes.ipynb #d6e280d7
+# %% ../../nbs/people/34_clothes.ipynb #6ed6f99c
 def linear(srgb)->np.ndarray: # 0..255 or '#rrggbb' -> linear light 0..1
     "sRGB colour to linear light: colours that are mixed or lit before this wash out."
     if isinstance(srgb, str): srgb = [int(srgb[i:i+2],16) for i in (1,3,5)]
     c = np.asarray(srgb, np.float32)/255
     return np.where(c<=.04045, c/12.92, ((c+.055)/1.055)**2.4).astype(np.float32)
 
-SKINS = '#f3d7c3 #eac0a0 #dfae8a #d29b74 #c68a5e #a9713f #8d5a34 #74472a #573320 #3f2618'.split()
+SKINS = '#e6c0a6 #deb394 #d5a886 #cb9b7a #bf8d6b #a5754f #8a5d3f #704833 #553527 #3d261c'.split()
 HAIRS = {'#14100d':30, '#2a1c12':26, '#4a2f1b':18, '#6e4a2a':10, '#a67c48':7, '#c9a46a':4, '#7c2f14':3, '#8e8a86':6, '#d6d2cc':3}
 TOPS = {'#f2f1ec':12, '#20222a':11, '#3a3f47':7, '#8b9096':8, '#1f2f4f':9, '#3f5f8f':7, '#8fb2d6':6, '#7a1f2a':5, '#b8322f':6, '#1f4a38':4, '#6b7350':4,
         '#d8b54a':4, '#e3a5ad':4, '#2d7f86':4, '#6b4a33':3, '#d9cbb0':6, '#d9702b':3, '#5b3f77':3, '#9cc09a':2}
@@ -90,7 +90,7 @@ def draw_cloth(rng, palette, plain:float=.5)->dict:
     kind = pick(rng, kinds)
     return dict(kind=kind, a=a, b=b, width=float(rng.uniform(.03,.12)), at=float(rng.uniform(.12,.34)), shift=float(rng.random()), worn=float(rng.uniform(.02,.14)))
 
-# %% ../../nbs/people/34_clothes.ipynb #06cdf3da
+# %% ../../nbs/people/34_clothes.ipynb #d4650cc2
 FIELDS = ('x','y','z','arm','leg','torso','foot','hx','hy','hz','head')
 
 class Wardrobe:
@@ -123,8 +123,23 @@ class Wardrobe:
         self.head_size = np.array([.075,.10,.125])
         h = (v-self.head_middle)/self.head_size
         self.fields = np.stack([v[:,0],v[:,1],v[:,2],self.arm,self.leg,self.torso,self.foot,h[:,0],h[:,1],h[:,2],self.on_head+self.eye], 1).astype(np.float32)
+        self._shape_shoes(v)
         self.torso_only = (arm_share<.5)&(leg_share<.6)&(self.on_head<.3)
+        self.fields[self.shoe,2] = self.shoe_z
         self.hair = hairline(h)*(self.on_head>.6)*(self.eye<.1)
+
+def _shape_shoes(self, v):
+    "A matrix that smooths the toes away: what is left is the shape of a shoe."
+    on = self.shoe = np.nonzero((self.leg>1.85)&(self.foot>.3))[0]
+    index = np.full(len(v), -1); index[on] = np.arange(len(on))
+    f = index[self.body.faces]; f = f[(f>=0).all(1)]
+    A = np.zeros((len(on),len(on)))
+    for i,j in ((0,1),(1,2),(2,0)): A[f[:,i],f[:,j]] = A[f[:,j],f[:,i]] = 1
+    A = A/np.maximum(A.sum(1,keepdims=True),1)
+    w = np.clip((.13+v[:,2].min()-v[on,2])/.05, 0, 1)[:,None] # nothing above the ankle
+    self.smooth = np.linalg.matrix_power(np.eye(len(on))*(1-.7*w)+.7*w*A, 6)
+    self.shoe_z = self.smooth@v[on,2]
+Wardrobe._shape_shoes = _shape_shoes
 
 def hairline(h)->np.ndarray: # (n, 3) head coordinates -> (n,), > 0 on the scalp
     "Signed height over the hairline: high over the forehead, down behind the ears to the nape."
@@ -132,7 +147,7 @@ def hairline(h)->np.ndarray: # (n, 3) head coordinates -> (n,), > 0 on the scalp
     line = np.interp(front, [-1,-.35,-.05,.25,.55,.8,1.], [-.62,-.5,-.1,.05,.3,.5,.52])
     return (h[:,2]-line).astype(np.float32)
 
-# %% ../../nbs/people/34_clothes.ipynb #0fd32e8d
+# %% ../../nbs/people/34_clothes.ipynb #f2c44568
 @dataclass
 class Part:
     "A piece of surface that a ray can meet."
@@ -142,14 +157,16 @@ class Part:
     paint:object # fields (p, k) -> albedo (p, 3) linear, bump (p,) or 0
     smooth:bool=True # shade by vertex normals
     person:int=-1 # which person it belongs to
-    gloss:float=0. # strength of the highlight
+    veil:bool=False # cloth that follows the body: hides none of its wearer's joints
 
 def draw_outfit(rng, gender:float, age:float)->dict:
     "What one person wears, and their hair and skin."
     u = rng.uniform
     female = gender > .5
     style = pick(rng, {'casual':55, 'sport':20, 'formal':12 if age>.55 else 2, 'dress':(14 if female else 0), 'swim':2})
-    o = dict(style=style, skin=colour(rng, SKINS, 5), hair=colour(rng, HAIRS, 5), lips=u(.3,.75) if female else u(.1,.35), brows=u(.4,.9))
+    tone = int(rng.integers(len(SKINS)))
+    hairs = HAIRS if tone<5 else {h:w for h,w in HAIRS.items() if h not in ('#a67c48','#c9a46a','#7c2f14')}
+    o = dict(style=style, skin=colour(rng, SKINS[tone:tone+1], 5), hair=colour(rng, hairs, 5), lips=u(.3,.75) if female else u(.1,.35), brows=u(.4,.9))
     o['sleeve'] = float({'casual':rng.choice([.15,.5,.6,1.4,2.,2.]), 'sport':rng.choice([.05,.5,.6,2.]), 'formal':2., 'dress':rng.choice([.02,.3,.6,2.]), 'swim':-2}[style])
     o['leg'] = float({'casual':rng.choice([.55,.75,.9,1.5,2.05,2.05,2.05,2.05]), 'sport':rng.choice([.35,.6,.8,2.05]), 'formal':2.08, 'dress':-2, 'swim':u(.1,.5)}[style])
     o['hem'] = float(u(-.02,.12) if style in ('formal',) else u(-.12,.1))
@@ -171,18 +188,27 @@ def draw_outfit(rng, gender:float, age:float)->dict:
     o['trouser'] = float(u(.004,.014)); o['straight'] = float(u(.1,.85))
     o['hair_style'] = pick(rng, {'short':20,'crop':10,'long':45,'tail':14,'bun':9,'bob':14} if female else {'short':50,'crop':26,'bald':9,'long':5,'afro':4,'bun':2})
     o['volume'] = float({'short':u(.010,.024),'crop':u(.004,.008),'bald':0.,'afro':u(.035,.06),'long':u(.010,.02),'tail':u(.006,.012),'bun':u(.006,.012),'bob':u(.018,.03)}[o['hair_style']])
-    o['cap'] = pick(rng, {'none':84,'cap':9,'beanie':4,'helmet':3})
+    o['cap'] = pick(rng, {'none':82,'cap':8,'beanie':4,'helmet':3,'hat':3})
     o['cap_colour'] = colour(rng, TOPS)
     o['beard'] = float(0 if female or age<.55 or rng.random()<.62 else u(.3,1))
-    o['glasses'] = bool(rng.random()<.1)
+    o['glasses'] = pick(rng, {'':86,'clear':8,'sun':6})
+    o['eyes_open'], o['smile'], o['horseshoe'] = bool(rng.random()<.93), bool(rng.random()<.35), bool(rng.random()<.5)
+    o['belt'] = colour(rng, SHOES) if rng.random()<.4 else None
+    o['collar'] = pick(rng, {'':50,'dark':25,'light':25}); o['placket'] = bool(style=='formal' or rng.random()<.2)
+    o['tie'] = colour(rng, TOPS) if style=='formal' and rng.random()<.5 else None
+    o['pack'] = colour(rng, TOPS) if style in ('casual','sport') and rng.random()<.09 else None
+    o['straps'] = o['pack']
+    o['prop'] = pick(rng, {'':80,'bag':6,'ball':4,'stick':4,'phone':3,'cup':3})
+    o['prop_colour'], o['prop_hand'] = colour(rng, TOPS), int(rng.integers(2))
+    o['hair_length'], o['skirt_length'], o['flare'] = float(u(.0,1.)), float(u(.25,.95)), float(u(.1,.5))
     o['shift'] = float(rng.random())
     return o
 
-# %% ../../nbs/people/34_clothes.ipynb #6399f59b
+# %% ../../nbs/people/34_clothes.ipynb #94b032bb
 def _covers(f, o):
     "How far each point lies inside shirt, trousers (> 0 inside), in metres or so."
     front = f['y']<0
-    neck = {'crew':.99,'high':1.12,'v':.99,'scoop':.93}[o['neck']]
+    neck = {'crew':.99,'high':1.06,'v':.99,'scoop':.93}[o['neck']]
     dip = {'crew':.05,'high':.0,'v':.26,'scoop':.1}[o['neck']]
     line = neck-dip*np.clip(1-np.abs(f['x'])/(.085 if o['neck']=='v' else .12),0,1)*np.where(front,1,.15)
     if o['sleeve'] < .1: line = line-.0
@@ -216,49 +242,72 @@ def paint_body(o:dict):
                 edge = 1-.35*np.exp(-(depth[on]/.012)**2)
                 out[on] += (c*edge[:,None]-out[on])*m[on,None]
                 bump[on] = wrinkle
+        _details(f, out, o, shirt)
         if o['sock'] is not None and not o['barefoot']: 
             on = (f['leg']>o['sock_top'])&(trousers<0); out[on] = o['sock']
         if not o['barefoot']:
             on = (f['leg']>1.93)&(f['foot']>.45)
             out[on] = o['shoe']*(1+.1*n[on,:1])
             sole = on&(f['z']<o['sole_at']); out[sole] = o['sole']
-        return out, bump
+        return out, NOISE(p, .45, .37)[:,:3]*bump[:,None]
     return paint
+
+def _details(f, out, o, shirt):
+    "Belt, collar, buttons, tie, straps."
+    inside, front, ax = shirt>0, f['y']<-.03, np.abs(f['x'])
+    if o['belt'] is not None and o['leg']>-1:
+        on = (np.abs(f['torso']-o['waist']+.03)<.025)&~inside&(f['arm']<-.2); out[on] = o['belt']
+    if o['collar']:
+        on = inside&(f['torso']>.93)&(shirt<.055)&(f['arm']<-.1); out[on] *= .8 if o['collar']=='dark' else 1.15
+    if o['placket']:
+        on = inside&front&(ax<.012); out[on] *= .78
+    if o['tie'] is not None:
+        on = inside&front&(ax<.016+.022*np.clip(1-f['torso'],0,1))&(f['torso']>.22); out[on] = o['tie']
+    if o['straps'] is not None:
+        on = inside&(np.abs(ax-.105)<.022)&(f['torso']>.45)&(f['arm']<.1)&((f['y']<.02)|(f['torso']>.9)); out[on] = o['straps']
 
 def _face(F, out, o):
     "Eyes, brows, lips, beard and hair by head coordinates."
     x, y, z = F[:,7], F[:,8], F[:,9]
     ax, front = np.abs(x), y<-.2
-    blend = lambda m, c: out.__iadd__((c-out)*np.clip(m,0,1)[:,None])
-    dark = o['hair']
-    cheek = np.exp(-((ax-.5)**2+(z+.3)**2)/.05)*front
-    out *= 1+np.stack([.10*cheek,-.06*cheek,-.06*cheek],1)
-    white = step(-np.hypot((ax-EYE[0])/.2,(z-EYE[1])/.085), -1, .25)*front
-    blend(white, np.array([.62,.6,.58],np.float32))
-    blend(step(-np.hypot((ax-EYE[0])/.09,(z-EYE[1])/.085), -1, .25)*front, np.array([.02,.014,.01],np.float32))
-    blend(o['brows']*step(-np.hypot((ax-EYE[0]-.02)/.26,(z-EYE[1]-.22-.05*(ax-.4))/.05), -1, .5)*front, dark)
-    blend(o['lips']*step(-np.hypot(x/.28,(z-MOUTH)/.085), -1, .3)*front, o['skin']*np.array([.75,.33,.33],np.float32))
-    blend(.6*step(-np.hypot(x/.26,(z-MOUTH)/.018), -1, .6)*front, o['skin']*.2)
-    if o['beard']:
-        m = np.minimum(step(-z, .52+.0*x, .1), step(-y, -.15, .2))*step(np.hypot(x/.3,(z-MOUTH)/.11), 1, .2)
-        blend(o['beard']*m, dark)
-    if o['glasses']:
-        r = np.hypot((ax-EYE[0])/.27,(z-EYE[1]+.02)/.2)
-        blend(step(-np.abs(r-1), -.13, .1)*front, np.array([.02,.02,.02],np.float32))
+    def blend(m, c): out.__iadd__((c-out)*np.clip(m,0,1)[:,None])
+    oval = lambda cx, cz, rx, rz, soft: step(-np.hypot((ax-cx)/rx,(z-cz)/rz), -1, soft)*front
+    dark, skin, black = o['hair'], o['skin'], np.float32([.012,.01,.01])
+    cheek = np.exp(-((ax-.5)**2+(z+.25)**2)/.05)*front
+    out *= 1+np.stack([.12*cheek,-.05*cheek,-.05*cheek],1)
+    blend(.35*oval(*EYE, .27, .16, .8), skin*np.float32([.55,.45,.42])) # the hollow of the eye
+    if o['eyes_open']:
+        blend(.8*oval(*EYE, .15, .06, .5), np.float32([.5,.48,.46])*(.35+.65*skin.max()))
+        blend(oval(*EYE, .07, .065, .5), np.float32([.03,.02,.015]))
+    blend(.8*oval(EYE[0], EYE[1]+.05, .19, .022, .8), black) # lashes
+    blend(o['brows']*step(-np.hypot((ax-EYE[0]-.02)/.24,(z-EYE[1]-.2-.05*(ax-.4))/.04), -1, .6)*front, dark)
+    blend(.5*oval(.12, -.27, .07, .03, .8), skin*.3) # nostrils
+    blend(o['lips']*oval(0., MOUTH, .27, .075, .4), skin*np.float32([.8,.38,.38]))
+    if o['smile']: blend(.9*step(-np.hypot(x/.2,(z-MOUTH-.25*(x*x)+.005)/.03), -1, .5)*front, np.float32([.6,.58,.54]))
+    else: blend(.6*step(-np.hypot(x/.24,(z-MOUTH)/.018), -1, .6)*front, skin*.2)
     n = NOISE(F[:,:3], .16, o['shift'])
-    h = hairline(F[:,7:10]) + .07*n[:,0]
-    if o['hair_style']=='bald': h = np.minimum(h, .35-z) if o['beard'] or o['shift']<.5 else h*0-1
-    m = step(h, .0, .1)*(.0 if o['hair_style']=='bald' and o['shift']>=.5 else 1)
-    strands = 1+.45*NOISE(F[:,:3]*np.array([1,1,.25],np.float32), .11, o['shift'])[:,1]
-    blend(m, dark*strands[:,None])
+    if o['beard']:
+        m = step(-z, .42+.12*(ax>.55)*0, .14)*step(-y, -.1, .25)*step(np.hypot(x/.3,(z-MOUTH)/.09), 1, .25)
+        m = np.maximum(m, oval(0., MOUTH+.16, .33, .055, .4)) # moustache
+        blend(o['beard']*m*(.85+.3*n[:,2]), dark)
+    if o['glasses']:
+        r = np.hypot((ax-EYE[0])/.25,(z-EYE[1]+.02)/.19)
+        blend(step(-np.abs(r-1), -.12, .1)*front+step(-np.abs(z-EYE[1]-.03),-.03,.02)*(ax>.66)*(y<-.1), black)
+        if o['glasses']=='sun': blend(step(-r,-1,.1)*front, black)
+    h = hairline(F[:,7:10]) + .06*n[:,0] + .035*n[:,3]
+    if o['hair_style']=='bald': h = np.minimum(h, .3-z) if o['horseshoe'] else h*0-1
+    strands = 1+.4*NOISE(F[:,:3]*np.float32([1,1,.2]), .10, o['shift'])[:,1]+.15*n[:,1]
+    blend(step(h, .0, .12), dark*np.clip(strands,.4,1.7)[:,None])
     if o['cap']!='none':
-        m = step(z, .32 if o['cap']=='cap' else .22+.1*y, .03)
-        blend(m, o['cap_colour']*(1+.1*n[:,:1]))
+        edge = {'cap':.36,'hat':.36,'beanie':.28+.12*y,'helmet':.2+.3*np.maximum(y,0)}[o['cap']]
+        c = o['cap_colour']*(1+.1*n[:,:1])
+        if o['cap']=='beanie': c = c*(1+.25*np.sin(np.arctan2(x,-y)*22))[:,None]
+        blend(step(z, edge, .03), c)
     return out
-EYE, MOUTH = (.42,.02), -.62
+EYE, MOUTH = (.42,.09), -.47 # places in head coordinates
 
-# %% ../../nbs/people/34_clothes.ipynb #13167fce
-def _hang(v, axis_xy, z, on, loose, steps=28):
+# %% ../../nbs/people/34_clothes.ipynb #ca57f35d
+def _hang(v, axis_xy, z, on, loose, steps=28, taper=.18):
     "Cloth falls straight from the widest place above: new horizontal offsets from an axis for the vertices `on`."
     d = v[on][:,:2]-axis_xy[on]
     r, t = np.hypot(d[:,0], d[:,1]), np.arctan2(d[:,1], d[:,0])
@@ -268,7 +317,7 @@ def _hang(v, axis_xy, z, on, loose, steps=28):
     R = np.zeros((steps,16)); np.maximum.at(R, (i,a), r)
     R = np.maximum(R, .5*(np.roll(R,1,1)+np.roll(R,-1,1)))
     R = (R+np.roll(R,1,1)+np.roll(R,-1,1))/3
-    slack = (hi-lo)/steps*.18
+    slack = (hi-lo)/steps*taper
     for k in range(steps-2,-1,-1): R[k] = np.maximum(R[k], R[k+1]-slack)
     x = (t+np.pi)/(2*np.pi)*16-.5; x0 = np.floor(x).astype(int); w = x-x0
     wide = R[i,x0%16]*(1-w)+R[i,(x0+1)%16]*w
@@ -278,20 +327,26 @@ def _hang(v, axis_xy, z, on, loose, steps=28):
 def vertex_normals(v, faces)->np.ndarray:
     "Area-weighted unit normals, (n, 3) float32."
     a, b, c = v[faces[:,0]], v[faces[:,1]], v[faces[:,2]]
-    n = np.cross(b-a, c-a)
-    out = np.stack([np.bincount(faces.ravel(), np.repeat(n[:,i],3), len(v)) for i in range(3)], 1)
-    return (out/np.maximum(np.linalg.norm(out,axis=1,keepdims=True),1e-12)).astype(np.float32)
+    (x,y,z), (p,q,r) = (b-a).T, (c-a).T
+    n = y*r-z*q, z*p-x*r, x*q-y*p
+    out = np.stack([np.bincount(faces.ravel(), np.repeat(k,3), len(v)) for k in n], 1)
+    return (out/np.sqrt(np.maximum(np.einsum('ij,ij->i',out,out),1e-24))[:,None]).astype(np.float32)
 
 def dress(wardrobe:Wardrobe, shape:Shape, outfit:dict)->np.ndarray:
     "The rest surface with its clothes on, (V, 3): cloth hangs from what is widest above, hair has volume, shoes have soles."
     W, o, v = wardrobe, outfit, shape.vertices.astype(np.float64).copy()
     f = {k:W.fields[:,i] for i,k in enumerate(FIELDS)}
     shirt, trousers = _covers(f, o)
+    if not o['barefoot']: v[W.shoe] = W.smooth@v[W.shoe]
     normal = vertex_normals(v, W.body.faces)
     on = np.nonzero((shirt>-.02)&W.torso_only)[0]
     if len(on) > 50:
         i, d = _hang(v, np.stack([np.zeros(len(v)), np.full(len(v), v[on,1].mean())],1), v[:,2], on, o['loose'])
         v[i,:2] += d
+    on = np.nonzero((np.maximum(shirt,trousers)>0)&(f['arm']<-.2)&(f['torso']<.3)&(f['torso']>-.3))[0]
+    if len(on) > 50: # cloth spans the hollows of the seat
+        i, d = _hang(v, np.stack([np.zeros(len(v)), np.full(len(v), v[on,1].mean())],1), v[:,2], on, .8, 14, 9.)
+        v[i,:2] += d*(np.clip(1-np.abs(f['torso'][on]-.02)/.3,0,1)*(f['y'][on]>0))[:,None]
     if o['leg'] > -1:
         for s in (1,-1):
             on = np.nonzero((trousers>-.02)&(f['x']*s>0)&(f['leg']>.12))[0]
@@ -302,15 +357,15 @@ def dress(wardrobe:Wardrobe, shape:Shape, outfit:dict)->np.ndarray:
             axis[on] = np.stack([np.interp(t, (edges[1:]+edges[:-1])/2, mid[:,k]) for k in (0,1)], 1)
             i, d = _hang(v, axis, v[:,2], on, o['straight'], 20)
             v[i,:2] += d
-    thick = np.where(shirt>0, o['thick']*(1+1.0*np.exp(-((f['torso']-.15)/.15)**2)), 0)
-    thick = np.maximum(thick, np.where((trousers>0)&(shirt<=0), o['trouser'], 0))
+    ramp = lambda depth: np.clip(depth/.035+.35, 0, 1)
+    thick = ramp(shirt)*o['thick']*(1+np.exp(-((f['torso']-.15)/.15)**2))
+    if o['leg'] > -1: thick = np.maximum(thick, ramp(trousers)*o['trouser'])
     if o['cap']=='none': thick = np.maximum(thick, o['volume']*np.clip(W.hair/.25,0,1)*(1.1+.3*f['hz']))
     else: thick = np.maximum(thick, .014*(f['hz']>.2)*(f['head']>.5))
     shoe = (f['leg']>1.9)&(f['foot']>.4)
-    if not o['barefoot']: thick = np.maximum(thick, .009*shoe)
+    if not o['barefoot']: thick = np.maximum(thick, .011*shoe)
     v += normal*thick[:,None]
     if not o['barefoot']:
-        low = f['z'].min()
-        sole = shoe&(f['z']<low+.03)
-        v[sole,2] = np.minimum(v[sole,2], v[:,2].min()+.004)
+        sole = shoe&(f['z']<f['z'].min()+.018)
+        v[sole,2] = v[:,2].min()
     return v.astype(np.float32)

@@ -42,7 +42,7 @@ def arms(rng, kind:str=None, same:float=.5):
     if kind == 'fold': kinds = ('fold','fold')
     return {f'{side}_{k}':v for side,kd in zip(('left','right'), kinds) for k,v in _one_arm(rng, kd).items()}
 
-# %% ../../nbs/people/32_poses.ipynb #6eccf6d4
+# %% ../../nbs/people/32_poses.ipynb #ccd00ea8
 def both(**angles): return {f'{side}_{k}':v for side in ('left','right') for k,v in angles.items()}
 def _side(side, **angles): return {f'{side}_{k}':v for k,v in angles.items()}
 
@@ -160,17 +160,17 @@ def _lie(rng):
     "On the back, the front or a side; limbs stay near the plane of the ground."
     n, u = rng.normal, rng.uniform
     how = rng.choice(['back','front','side'], p=[.55,.25,.2])
-    p = dict(spine_flex=n(0,3), spine_bend=n(0,8), spine_twist=n(0,4), neck_twist=n(0,28), neck_flex=n(0,4), pitch={'back':-90,'front':90,'side':-90}[how])
+    p = dict(spine_flex=n(0,3), spine_bend=n(0,8), spine_twist=n(0,4), neck_twist=n(0,28), neck_flex=n(0,4), pitch={'back':-90,'front':90,'side':0}[how])
     for s in ('left','right'):
         p |= _side(s, shoulder_flex=-6 if how=='back' else 8, shoulder_abduction=rng.choice([u(12,45),u(60,165)]), shoulder_twist=-65, elbow=u(5,75), forearm_twist=n(0,25))
         h = u(25,60) if how=='back' and rng.random()<.35 else 0.
         # A raised knee brings its foot back down to the ground
         p |= _side(s, hip_flex=h+n(0,1), knee=min(138., h+np.degrees(np.arcsin(min(1,1.02*np.sin(np.radians(h)))))) if h else u(0,6),
-                   hip_abduction=u(2,22), hip_twist=u(0,35), ankle=u(10,38))
+                   hip_abduction=u(2,22), hip_twist=u(0,35), ankle=u(34,40) if how=='front' else u(10,38))
     if how == 'side':
         k = u(20,80)
         p |= both(hip_flex=k*.7, knee=k, hip_abduction=2., hip_twist=0., shoulder_flex=u(40,85), shoulder_abduction=4., shoulder_twist=0., elbow=u(10,80))
-        p['roll'] = rng.choice([-88.,88.]); p['pitch'] = -90
+        p['roll'] = rng.choice([-88.,88.])
     return p
 
 def _floor(rng):
@@ -280,7 +280,7 @@ def ground(posed:Posed, mode:str, lift:float=0.)->Posed:
     middle = posed.vertices.mean(0)
     return posed.move(t=np.array([-middle[0],-middle[1],lift-low]))
 
-# %% ../../nbs/people/32_poses.ipynb #d8a78dce
+# %% ../../nbs/people/32_poses.ipynb #8d4a1a70
 def draw_phenotype(rng)->dict:
     "A person's shape: mostly adults, one in seven a child."
     n = rng.normal
@@ -288,6 +288,19 @@ def draw_phenotype(rng)->dict:
     p = dict(gender=rng.choice([.1,.88])+n(0,.08), age=rng.uniform(.28,.5) if child else rng.uniform(.55,.9), height=n(.36,.065),
              muscle=n(.5,.15), weight=n(.48,.17), proportions=n(.55,.15))
     return {k:float(np.clip(v,.02,.98)) for k,v in p.items()}
+
+def _drop_arms(body:Body, shape:Shape, angles:dict)->dict:
+    "Arms of a lying person sink until elbow and wrist are on the ground."
+    if abs(angles.get('roll',0)) > 45: return angles
+    for side in ('left','right'):
+        e, w, s = (JOINTS.index(f'{side}_{n}') for n in ('elbow','wrist','shoulder'))
+        def height(a, joints):
+            j = body.pose(shape, a, surface=False).joints
+            low = min(j[s,2], j[11,2], j[12,2])-.07
+            return sum(abs(j[k,2]-low)+9*max(0., low-.03-j[k,2]) for k in joints)
+        for name,options,joints in ((f'{side}_shoulder_flex',np.linspace(-45,50,9),(e,)), (f'{side}_shoulder_twist',(-70,-45,0,60),(w,)), (f'{side}_elbow',(3,40),(w,))):
+            angles = min((angles|{name:float(x)} for x in (*options, angles[name])), key=lambda a: height(a, joints))
+    return angles
 
 def draw_person(rng, body:Body, shape:Shape, mode:str=None, tries:int=12)->tuple:
     "A pose without penetration, brought to the ground -> (posed, angles, mode)."
@@ -299,5 +312,6 @@ def draw_person(rng, body:Body, shape:Shape, mode:str=None, tries:int=12)->tuple
         if best is None or deep < best[0]: best = deep, angles
         if deep == 0: break
     angles = best[1]
+    if mode == 'lie': angles = _drop_arms(body, shape, angles)
     lift = rng.uniform(.05,.45) if mode=='jump' else (rng.uniform(0,.12) if mode=='run' and rng.random()<.5 else 0.)
     return ground(body.pose(shape, angles), mode, lift), angles, mode

@@ -7,7 +7,7 @@ __all__ = ['CODE_VERSION', 'SPLITS', 'REACH', 'RING', 'RenderConfig', 'rings', '
            'shift_actor', 'footprint', 'aim', 'obstacle', 'visible', 'annotate', 'render_frame', 'rendered_folder',
            'is_finished', 'render_people']
 
-# %% ../../nbs/people/40_rendering.ipynb #33b22d42
+# %% ../../nbs/people/40_rendering.ipynb #12355c46
 import hashlib, json, os, shutil, subprocess, sys
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -18,14 +18,16 @@ from . import body as body_module
 from .body import JOINTS, Body, anny_is_cold, get_body, rotation
 from .camera import Camera, World, develop, draw_look, look_at, render
 from .clothes import FIELDS, Part, Wardrobe, draw_outfit, dress, paint_body
+from .extras import UPRIGHT, extras
 from .poses import draw_person, draw_phenotype, pick
-from .scenes import blob, box, chair, cylinder, place, surface, thing, _rand, THINGS, LEAVES
+from .places import bush, place, seat_for, stuff, thing
+from .scenes import box, cylinder
 
-# %% ../../nbs/people/40_rendering.ipynb #8667761c
-CODE_VERSION = 1 # part of the fingerprint: raise it when a pixel or an annotation changes
+# %% ../../nbs/people/40_rendering.ipynb #faf4f892
+CODE_VERSION = 2 # part of the fingerprint: raise it when a pixel or an annotation changes
 SPLITS = ('train','val')
 
-# %% ../../nbs/people/40_rendering.ipynb #e8da272d
+# %% ../../nbs/people/40_rendering.ipynb #9e501d92
 @dataclass(frozen=True)
 class RenderConfig:
     "What to render. Equal settings give an equal data set."
@@ -35,7 +37,7 @@ class RenderConfig:
     side:int = 256 # px, about the longer side of a photograph
     supersampling:float = 1.25 # rays per pixel and axis
     occluders:float = .3 # share of frames with something in front of the main person
-    company:float = .4 # share of frames with more than one person
+    company:float = .45 # share of frames with more than one person
     smallest:int = 150 # px of mask under which a person is not annotated, at side 256
 
     def __post_init__(self):
@@ -93,7 +95,7 @@ def get_studio()->Studio:
     "The studio of this process."
     return Studio()
 
-# %% ../../nbs/people/40_rendering.ipynb #3db45839
+# %% ../../nbs/people/40_rendering.ipynb #2c580f10
 @dataclass
 class Actor:
     "One person of a scene."
@@ -114,11 +116,14 @@ def make_actor(studio:Studio, rng, person:int, mode:str=None)->Actor:
     outfit = draw_outfit(rng, phenotype['gender'], phenotype['age'])
     outfit['female'] = phenotype['gender']>.5
     posed, angles, mode = draw_person(rng, studio.body, shape, mode)
+    if outfit['style']=='dress':
+        outfit['skirt'] = outfit['bottom'] = outfit['top'] if rng.random()<.6 else outfit['bottom']
+        if mode not in UPRIGHT: outfit['leg'] = outfit['skirt_length']
     facing = pick(rng, {'front':60,'side':25,'back':15})
     yaw = {'front':rng.normal(0,35),'side':rng.choice([-90,90])+rng.normal(0,20),'back':180+rng.normal(0,30)}[facing]
     posed = posed.move(rotation('z', yaw))
     rest = dress(studio.wardrobe, shape, outfit)
-    outfit['sole_at'] = studio.wardrobe.fields[:,2].min()+.03
+    outfit['sole_at'] = studio.wardrobe.fields[:,2].min()+.026
     vertices = studio.body.skin_vertices(posed.bones, rest)
     lift = posed.vertices[:,2].min()-vertices[:,2].min()
     vertices[:,2] += lift; posed = posed.move(t=np.array([0,0,lift])); posed.vertices = vertices
@@ -126,6 +131,7 @@ def make_actor(studio:Studio, rng, person:int, mode:str=None)->Actor:
     if mode == 'sit':
         near = (studio.wardrobe.fields[:,FIELDS.index('leg')]<.45)&(studio.wardrobe.fields[:,FIELDS.index('torso')]<.2)&(studio.wardrobe.fields[:,FIELDS.index('arm')]<0)
         actor.seat = float(vertices[near,2].min())
+    actor.extras = extras(studio.wardrobe, shape, posed, outfit, mode, person)
     actor.part = Part(vertices, studio.body.faces, studio.wardrobe.fields, paint_body(outfit), person=person)
     return actor
 
@@ -141,12 +147,12 @@ def footprint(actor:Actor)->np.ndarray:
     v = actor.posed.vertices
     return np.array([v[:,0].min(), v[:,1].min(), v[:,0].max(), v[:,1].max()])
 
-# %% ../../nbs/people/40_rendering.ipynb #3b751851
-def aim(rng, actor:Actor, size, height_sd:float=.5)->Camera:
-    "A camera that shows the main person at .62 to 1.02 of the photograph's short side, now and then off centre."
+# %% ../../nbs/people/40_rendering.ipynb #53de21ae
+def aim(rng, actors:list, size, height_sd:float=.5)->Camera:
+    "A camera that shows the actors at .62 to 1.02 of the photograph, now and then off centre."
     H, W = size
     f = H*rng.uniform(.9,2.2)
-    v = actor.posed.vertices[::7]
+    v = np.concatenate([a.posed.vertices[::7] for a in actors])
     middle = (v.min(0)+v.max(0))/2
     off = .55 if rng.random()<.25 else .12
     target = middle+rng.uniform(-off,off,3)*[1,.2,1]*np.ptp(v[:,2]).clip(.6,1.8)/1.7
@@ -177,17 +183,16 @@ def obstacle(rng, camera:Camera, actor:Actor)->list:
     kind = pick(rng, {'pole':30,'low':40,'bush':20,'rail':10})
     side = rng.uniform(-.5,.5)*width
     m = np.array([q[0]+right[0]*side, q[1]+right[1]*side, 0.])
-    a, b = _rand(rng,THINGS), _rand(rng,THINGS)
-    paint = surface(pick(rng,{'plain':40,'blotch':20,'planks':20,'bricks':20}), a, b, rng.uniform(.3,1.), rng.random(), .12)
-    if kind == 'pole': r = rng.uniform(.02,.06)*max(t,.4)*2; return [cylinder(r, r, 3.5, m, paint)]
+    if kind == 'pole': r = rng.uniform(.02,.06)*max(t,.4)*2; return [cylinder(r, r, 3.5, m, stuff(rng, pick(rng,{'wood':40,'metal':60})))]
     top = camera.at[2]+(lo+(hi-lo)*rng.uniform(.15,.5)-camera.at[2])*t
     if top < .08: return []
-    yaw = np.arctan2(camera.R[2,0], -camera.R[2,1])*-1
-    if kind == 'bush': return [blob((width*rng.uniform(.3,.8)+.1, .3*t+.1, top/1.75), m+[0,0,top*.45], .3, rng.random(), surface('leaves', _rand(rng,LEAVES), _rand(rng,LEAVES)*.5, 1., rng.random()))]
-    if kind == 'rail': return [box((6,.04,.05), m+[0,0,max(top-.05,0)], yaw, paint), box((6,.04,.05), m+[0,0,max(top*.5-.05,0)], yaw, paint)]
+    yaw = -np.arctan2(camera.R[2,0], camera.R[2,1])
+    if kind == 'bush': return bush(rng, m, top/1.5)
+    paint = stuff(rng)
+    if kind == 'rail': return [box((6,.04,.05), m+[0,0,max(top*k-.05,0)], yaw, paint) for k in (1,.5)]
     return [box((width*rng.uniform(.35,1.2)+.05, .25, top), m, yaw+rng.normal(0,.2), paint)]
 
-# %% ../../nbs/people/40_rendering.ipynb #e1acbfc5
+# %% ../../nbs/people/40_rendering.ipynb #94531bd5
 def visible(world:World, camera:Camera, studio:Studio, actor:Actor)->np.ndarray: # (21,) 0 absent, 1 occluded, 2 visible
     "Visibility of every joint: cast a ray to each vertex of its ring, Section 'Visibility'."
     H, W = camera.size
@@ -199,7 +204,7 @@ def visible(world:World, camera:Camera, studio:Studio, actor:Actor)->np.ndarray:
     hit = world.cast(np.broadcast_to(camera.at, to.shape), to/far[:,None])
     gap = .025*actor.stature/1.7
     own = np.zeros(len(world.parts)+1, bool)
-    for e in actor.extras: own[[i for i,part in enumerate(world.parts) if part is e]] = True
+    for e in actor.extras: own[[i for i,part in enumerate(world.parts) if part is e and e.veil]] = True
     owner = np.where(hit['primID']>=0, world.owner[hit['primID']], len(world.parts))
     seen = hit['tfar'] > far-np.where(own[owner], .25, gap)
     q, z = camera.project(p)
@@ -232,7 +237,7 @@ def annotate(world, camera, studio, actors, who, scale, smallest:float)->list:
                           bbox=short(bbox), area=round(float(area),2), head_box=short(head), pose=actor.mode))
     return found
 
-# %% ../../nbs/people/40_rendering.ipynb #6b2e06b7
+# %% ../../nbs/people/40_rendering.ipynb #b940d280
 def render_frame(config:RenderConfig, split:str, index:int)->tuple:
     "One photograph: (H, W, 3) uint8 RGB, JPEG quality, annotations. Depends on config, split and index alone."
     rng = np.random.default_rng([config.seed, SPLITS.index(split), index, 20])
@@ -241,40 +246,36 @@ def render_frame(config:RenderConfig, split:str, index:int)->tuple:
     s = config.side/256
     size = [(256,256),(240,320),(320,240),(288,288)][rng.integers(4)]
     size = (round(size[0]*s), round(size[1]*s))
-    n = 1 if rng.random()>=config.company else (2 if rng.random()<.67 else 3)
+    n = 1 if rng.random()>=config.company else (2 if rng.random()<.62 else 3)
     parts, light = place(rng)
-    light['clouds'] = rng.uniform(-.6,.5)
     actors = [make_actor(studio, rng, k) for k in range(n)]
     actors[0].placed = True
     for actor in actors[1:]:
         for _ in range(12): # beside or behind the main person
-            a, r = rng.uniform(-.35,np.pi+.35), rng.uniform(.5,2.6)
+            a, r = rng.uniform(-.35,np.pi+.35), rng.uniform(.4,2.2)*(1 if rng.random()<.85 else 2.5)
             t = np.array([np.cos(a)*r, np.sin(a)*r*.8, 0.])
             f = footprint(actor)+[t[0],t[1],t[0],t[1]]
             if all(f[0]>g[2]-.1 or f[2]<g[0]+.1 or f[1]>g[3]-.1 or f[3]<g[1]+.1 for g in [footprint(b) for b in actors if b is not actor and b.placed]): break
         shift_actor(actor, t); actor.placed = True
-    camera = aim(rng, actors[0], size)
+    camera = aim(rng, actors if n>1 and rng.random()<.55 else actors[:1], size)
     taken = [footprint(a) for a in actors]
     for actor in actors:
         if actor.mode == 'sit' and actor.seat > .05:
             pelvis = actor.posed.joints[17]
             m = np.array([pelvis[0]-.02*np.sin(actor.yaw), pelvis[1]+.02*np.cos(actor.yaw), 0])
-            a, b = _rand(rng,THINGS), _rand(rng,THINGS)
-            paint = surface(pick(rng,{'plain':50,'planks':25,'blotch':25}), a, b, .4, rng.random(), .1)
-            if rng.random()<.6: parts += chair(m, actor.seat, actor.yaw, paint, back=rng.random()<.6)
-            else: parts.append(box((rng.uniform(.45,1.8), .45, actor.seat), m, actor.yaw, paint))
-    for _ in range(rng.integers(2,9)): # things that stand about
+            parts += seat_for(rng, m, actor.seat, actor.yaw)
+    for _ in range(rng.integers(3,12)): # things that stand about
         a, r = rng.uniform(0,2*np.pi), rng.uniform(.9,6)
         at = np.array([np.cos(a)*r, np.sin(a)*r])
         ahead = at-camera.at[:2]; line = -camera.at[:2]/np.linalg.norm(camera.at[:2])
         aside = abs(ahead[0]*line[1]-ahead[1]*line[0])
         if np.linalg.norm(ahead)<.8 or (at[1]<0 and aside<.6): continue
         if any(at[0]>g[0]-.45 and at[0]<g[2]+.45 and at[1]>g[1]-.45 and at[1]<g[3]+.45 for g in taken): continue
-        parts += thing(rng, at)
+        parts += thing(rng, at, light['indoor'])
     if rng.random()<config.occluders: parts += obstacle(rng, camera, actors[0])
     look = draw_look(rng)
     world = World([a.part for a in actors]+[e for a in actors for e in a.extras]+parts)
-    picture, who = render(world, camera, light, grain, config.supersampling)
+    picture, who = render(world, camera, light, config.supersampling)
     photo = develop(picture, who, size, grain, look)
     return photo, look['quality'], annotate(world, camera, studio, actors, who, config.supersampling, config.smallest*s*s)
 
