@@ -46,7 +46,7 @@ def clip_box(bbox, # (..., 4) x, y, w, h
     high = np.minimum(bbox[..., :2] + bbox[..., 2:], [w, h])
     return np.concatenate([low, high - low], -1)
 
-# %% ../../nbs/people/50_coco.ipynb #41889b9c
+# %% ../../nbs/people/50_coco.ipynb #0a5ac79a
 def file_skeleton(data:dict, # as read
                   skeleton:Skeleton, # wanted
                   path, # for messages
@@ -69,10 +69,11 @@ def read_joints(annotation:dict, # one row of `annotations`
     if len(flat) == 51 < 3*len(source) and source.joints[:17] == COCO17: # COCO's 17, the others apart or not at all
         if len(flat) + len(extra) == 3*len(source): flat = flat + extra
         else: source = SKELETONS['coco17']
+    who = f"{path}: annotation {annotation.get('id')}"
     if len(flat) != 3*len(source):
-        raise ValueError(f"{path}: annotation {annotation.get('id')} has {len(flat)} numbers in 'keypoints', "
-                         f"skeleton {source.name!r} needs {3*len(source)}")
+        raise ValueError(f"{who} has {len(flat)} numbers in 'keypoints', skeleton {source.name!r} needs {3*len(source)}")
     flat = np.array(flat, float).reshape(-1, 3)
+    if not np.isfinite(flat).all(): raise ValueError(f"{who} has a value in 'keypoints' that is no number")
     joints, visibility = flat[:, :2], flat[:, 2].astype(int)
     return (joints, visibility) if source is skeleton else convert(joints, visibility, source, skeleton)
 
@@ -93,7 +94,7 @@ def person_from(annotation:dict, # one row of `annotations`
     return Person(str(image_folder/image['file_name']), bbox, joints, visibility, area=float(area), image_id=image['id'],
                   person_id=annotation.get('id', 0), score=annotation.get('score', 1.), head_size=head_size or None)
 
-# %% ../../nbs/people/50_coco.ipynb #c81f9c09
+# %% ../../nbs/people/50_coco.ipynb #495feb28
 def no_joints(skeleton:Skeleton)->tuple[np.ndarray, np.ndarray]:
     "Joints and visibility of somebody of whom nothing is known."
     return np.zeros((len(skeleton), 2)), np.zeros(len(skeleton), int)
@@ -118,11 +119,11 @@ def read_coco(annotation_json, # person_keypoints_*.json
              )->tuple[list[Person], Counter]: # people; annotations left out, by reason
     "People of a COCO keypoint file, and how many annotations were left out and why."
     skeleton = SKELETONS[skeleton] if isinstance(skeleton, str) else skeleton
-    data, people, left_out = read_annotations(annotation_json), [], Counter()
-    source, images = file_skeleton(data, skeleton, annotation_json), {i['id']: i for i in data['images']}
+    data, people, left_out, path = read_annotations(annotation_json), [], Counter(), annotation_json
+    source, images = file_skeleton(data, skeleton, path), {i['id']: i for i in data['images']}
     for a in data['annotations']:
-        image = image_of(a, images, annotation_json)
-        joints, visibility = read_joints(a, source, skeleton, annotation_json) if a.get('keypoints') else no_joints(skeleton)
+        image = image_of(a, images, path)
+        joints, visibility = read_joints(a, source, skeleton, path) if a.get('keypoints') else no_joints(skeleton)
         bbox = clip_box(a['bbox'], (image['height'], image['width']))
         reason = why_not(a, bbox, visibility, minimum_joints)
         if reason: left_out[reason] += 1

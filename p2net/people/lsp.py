@@ -50,7 +50,7 @@ def box_around(joints:np.ndarray, # (J, 2)
     low, high = low - margin + .5, high + margin + .5 # a box (x, w) spans x - 1/2 to x + w - 1/2
     return clip_box([*low, *(high - low)], size)
 
-# %% ../../nbs/people/65_lsp.ipynb #2d10083c
+# %% ../../nbs/people/65_lsp.ipynb #56da7e1b
 def people_of(folder:Path, numbers, joints:np.ndarray, visibility:np.ndarray, digits:int)->list[Person]:
     "People of the photographs with these numbers (from 1)."
     people, (neck, top) = [], SKELETONS['lsp14'].head
@@ -66,7 +66,8 @@ def size_of(path:Path)->tuple[int, int]: # (h, w)
     "Size of a photograph, from its header."
     try:
         with Image.open(path) as photograph: return photograph.size[::-1]
-    except FileNotFoundError: raise FileNotFoundError(f"{path}: there is no such image; joints.mat has its joints") from None
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such image; joints.mat has its joints") from None
     except OSError: raise ValueError(f"{path}: not a readable image") from None
 
 def expect(folder:Path, kind:str)->tuple[np.ndarray, np.ndarray]: # joints, visibility

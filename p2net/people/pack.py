@@ -63,14 +63,14 @@ def average_blocks(picture:np.ndarray, matrix:np.ndarray, side:int, k:int)->tupl
     middle = (k - 1)/2 # of a block, seen from its first pixel
     return small, compose(matrix, [[k, 0, x0 + middle], [0, k, y0 + middle]])
 
-# %% ../../nbs/people/70_pack.ipynb #f6e3f5c1
+# %% ../../nbs/people/70_pack.ipynb #6e484ded
 def read_picture(path)->tuple[np.ndarray, str]: # (h, w, 3) uint8 RGB, SHA-256 of the file
     "A photograph and the hash of its file; one clear line if there is none."
     try: data = Path(path).read_bytes()
     except OSError: raise FileNotFoundError(f"{path}: there is no such image; check the image folder") from None
     how = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data else None
-    half = data[:2] == b'\xff\xd8' and b'\xff\xd9' not in data[-2048:] # a JPEG without its end: OpenCV 4 fills it with grey
+    half = data[:2] == b'\xff\xd8' and b'\xff\xd9' not in data[-2048:] # a JPEG without its end (OpenCV 4 paints it grey)
     if picture is None or half:
         raise ValueError(f"{path}: not a whole image that OpenCV can read; restore the file or leave out its people")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), hashlib.sha256(data).hexdigest()
