@@ -72,6 +72,18 @@ def test_single_operations_on_whole_pixels_are_exact(name):
     assert off.max() < (1.001 if name in ('color', 'sharpness') or o.kind == 'geometry' and cv2.__version__ >= '5' else 4 if o.kind == 'geometry' else .51)
 
 
+@pytest.mark.parametrize('chain', [('auto_contrast', 'color', 'contrast'), ('contrast', 'sharpness', 'auto_contrast'), ('brightness', 'color', 'contrast'),
+                                   ('color', 'sharpness', 'color'), ('contrast', 'color', 'equalize')])
+def test_a_pass_between_tables_starts_them_afresh(chain):
+    "After color or sharpness the crop has another histogram. Magnitudes 1 and signs +1, -1, so that it shows."
+    rng, n, size = np.random.default_rng(2), 12, (60, 44)
+    args, draws = scene(n, size, rng), draws_of(np.tile([NAMES.index(c) for c in chain], (n, 1)), rng)
+    draws = draws._replace(m=torch.full((n, 3), .7), sign=torch.tensor([1., -1, 1]).repeat(n, 1))
+    fast, want = augment_fast(*args, draws, POSE16, size, 'uint8'), slow(*args, draws, size)
+    off = np.abs(fast[0] - want[0])
+    assert off.mean() < 1.5 and np.quantile(off, .99) < 9
+
+
 def test_chains_of_four_colours_agree_on_the_pixels():
     "Tables composed against `colour` applied to every pixel in turn, from the same rounded crop."
     rng, tables = np.random.default_rng(4), [n for n in NAMES if OPERATIONS[n].kind == 'colour' and n not in ('color', 'sharpness')]
