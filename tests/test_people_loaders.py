@@ -206,6 +206,7 @@ def test_lsp_counts_from_one():
     sizes = np.array([size_of(root/'images'/f'im{n:04d}.jpg')[::-1] for n in range(1, 2001)])
     high = raw.max(1) - sizes
     assert (high > -.5).any() and high.max() < 1.5                                     # pixel w itself is used: from one
+    assert np.allclose([p.joints for p in load_lsp(root)], raw[:1000] - 1)
 
 
 def test_lspet():

@@ -61,7 +61,6 @@ def test_round_trip_of_joints(people, size, reach, padding):
 @pytest.mark.parametrize('height', [60, 130, 300, 800, 1500])
 def test_pixels_go_where_joints_go(tmp_path, height):
     "A red dot on each joint of the photograph is found at the joint on the canvas, whatever the shrinkage."
-    rng = np.random.default_rng(height)
     h, w = int(1.3*height), int(1.1*height)
     image, p = example_person((h, w), (w/2, .55*h), height)
     zoom = image_to_canvas(p.bbox, (128, 96))[0, 0]
@@ -256,6 +255,17 @@ def test_batches_are_the_same_on_every_machine():
 
 
 GOLDEN = [[0, 4, 5], [3, 1, 2]]
+
+
+def test_halves_are_halves(people):
+    "Three images of two people: three halves of (2, 4) and (4, 2), never an image on both sides."
+    pack = pack_of(people*5)
+    for seed in range(10):
+        a, b = halves(pack, seed)
+        assert sorted([*a, *b]) == list(range(30)) and {len(a), len(b)} == {10, 20}
+        assert not set(pack.image_id[a]) & set(pack.image_id[b])
+    many = pack_of([replace(p, image_id=k) for k in range(20) for p in people[:3]])
+    assert {len(h) for seed in range(10) for h in halves(many, seed)} == {30}
 
 
 def test_pack_folder(monkeypatch, tmp_path):
