@@ -65,6 +65,18 @@ def policy_rows(seed, steps=range(0, 151, 5)):
     return rows
 
 
+def policy_json(rows):
+    "The last step of `policy_rows` as the policy file that a search leaves."
+    import json, torch
+    from p2net.da2.policy import Policy
+    policy, last = Policy(), [r for r in rows if r['step'] == rows[-1]['step']]
+    column = lambda name: torch.tensor([r[name] for r in last]).reshape(-1, 2)
+    with torch.no_grad():
+        for parameter, value in ((policy.pi_logits, column('pi')[:, 0].log()), (policy.p_logits, column('p').logit()), (policy.m_logits, column('m').logit())):
+            parameter.copy_(value)
+    return json.dumps(policy.to_json(), indent=1) + '\n'
+
+
 def write_examples(path):
     "The few people that a p2net run leaves, with invented predictions."
     from p2net.people.person import box_to_frame, example_person, frame_to_matrix, transform
@@ -90,7 +102,9 @@ def write_all(root, scale='tiny', seeds=(0, 1, 2)):
         levels = {f'{k}/{level}': v for level, (box, share) in LEVELS.items() for k, v in (('AP', ap*share), ('box_AP', box - .003*seed))}
         write_mini(root, 'box-quality', seed, scale, values=levels)
         rows = policy_rows(seed)
-        write_rows(write_mini(root, 'search', seed, scale, values=dict(entropy=4.2, drift=.1))/'policy.csv', rows)
+        folder = write_mini(root, 'search', seed, scale, values=dict(entropy=4.2, drift=.1))
+        write_rows(folder/'policy.csv', rows)
+        for place in (folder, root/scale/'p2net'/str(seed)): (place/'policy.json').write_text(policy_json(rows))
     write_examples(root/scale/'p2net'/'0'/'examples.npz')
     return root
 
