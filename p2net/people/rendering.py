@@ -23,8 +23,8 @@ from .poses import draw_person, draw_phenotype, pick
 from .places import bush, place, seat_for, stuff, thing
 from .scenes import box, cylinder
 
-# %% ../../nbs/people/40_rendering.ipynb #faf4f892
-CODE_VERSION = 2 # part of the fingerprint: raise it when a pixel or an annotation changes
+# %% ../../nbs/people/40_rendering.ipynb #85674af0
+CODE_VERSION = 3 # part of the fingerprint: raise it when a pixel or an annotation changes
 SPLITS = ('train','val')
 
 # %% ../../nbs/people/40_rendering.ipynb #9e501d92
@@ -213,7 +213,7 @@ def visible(world:World, camera:Camera, studio:Studio, actor:Actor)->np.ndarray:
     share = np.bincount(studio.ring_joint, seen, len(JOINTS))/n
     return np.where(inside, np.where(share>=.2, 2, 1), 0)
 
-# %% ../../nbs/people/40_rendering.ipynb #aa0de6ef
+# %% ../../nbs/people/40_rendering.ipynb #2669e2ab
 def annotate(world, camera, studio, actors, who, scale, smallest:float)->list:
     "COCO annotations (without ids) of the people that are worth annotating."
     H, W = camera.size
@@ -226,11 +226,11 @@ def annotate(world, camera, studio, actors, who, scale, smallest:float)->list:
         if (v>0).sum() < 5 or (v[:17]==2).sum() <= 4: continue
         rows, columns = np.nonzero(on.any(1))[0], np.nonzero(on.any(0))[0]
         sy, sx = who.shape[0]/H, who.shape[1]/W
-        bbox = [columns[0]/sx-.5, rows[0]/sy-.5, (columns[-1]+1-columns[0])/sx, (rows[-1]+1-rows[0])/sy]
+        bbox = [columns[0]/sx, rows[0]/sy, (columns[-1]+1-columns[0])/sx, (rows[-1]+1-rows[0])/sy]
         xy = camera.project(actor.posed.joints)[0]
         points = np.where(v[:,None]>0, np.c_[xy, v], 0)
         q = camera.project(actor.posed.vertices[studio.head])[0]
-        head = [*q.min(0), *np.ptp(q,axis=0)]
+        head = [*(q.min(0)+.5), *np.ptp(q,axis=0)] # a box covers [x-.5, x+w-.5] in coordinates of pixel centres
         short = lambda values: [round(float(x),2) for x in values]
         keypoints = [int(x) if i%3==2 else round(float(x),2) for i,x in enumerate(points.ravel())]
         found.append(dict(category_id=1, iscrowd=0, keypoints=keypoints[:51], extra_keypoints=keypoints[51:], num_keypoints=int((v[:17]>0).sum()),
