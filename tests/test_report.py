@@ -64,7 +64,7 @@ def test_every_table_from_a_full_set(full, number):
     printed = claims.numbers(claims.load_claims(number))
     kept = table[~table.row.str.contains(' - ')].dropna(subset=['paper'])                       # no printed cell is lost on the way
     for row in kept.itertuples(): assert row.paper == printed.loc[row.row, row.metric]
-    assert len(kept) == printed[list(dict.fromkeys(table.metric))].count().sum()
+    assert len(kept) == printed.reindex(columns=table.metric.unique()).count().sum()
     assert 'c0ffeec0ff' in as_markdown(table)
 
 
@@ -79,6 +79,14 @@ def test_table_3_has_lost_rows_and_levels(full):
     assert page[page[''].isin(['Faster R-CNN', 'DetNet59'])]['mAP'].tolist() == ['lost', 'lost']
     assert cell(build(3, full), 'jitter-20', 'AP*').ours == pytest.approx(100*.8*np.mean([metrics('p2net', s)['AP'] for s in range(3)]))
     assert 'lost' in build(3, full).attrs['caption']
+
+
+def test_experiments_are_those_of_the_runs():
+    "Tables ask for no experiment that nobody can run, and commands name none."
+    experiments = pytest.importorskip('p2net.runs.experiments').EXPERIMENTS
+    asked = {e for layout in tables.LAYOUTS.values() for e in layout.rows if e not in tables.RIVALS | {'cpn': ''}}
+    assert asked | set(figures.ABLATIONS + figures.AUGMENTATIONS + figures.TRAINED) <= set(experiments)
+    assert asked - {'box-quality'} <= set(tables.NAMES)
 
 
 # -- which runs, and faults

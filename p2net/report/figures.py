@@ -179,7 +179,7 @@ def likeliest(policy:pd.DataFrame, step:int|None=None, # None: the last
     out = text.groupby('sub_policy').agg(pi=('pi', 'first'), words=('words', ', then '.join))
     return out.sort_values('pi', ascending=False, kind='stable').head(top)
 
-# %% ../../nbs/report/30_figures.ipynb #a8baa55a
+# %% ../../nbs/report/30_figures.ipynb #a61da954
 ABLATIONS = ('no-attention', 'no-parallel', 'no-progressive', 'no-dilation', 'no-ohkm')
 AUGMENTATIONS = ('hand-made', 'identity', 'frozen-policy', 'random-policy', 'randaugment', 'trivialaugment')
 
@@ -200,8 +200,8 @@ def all_gains(folder:str|Path|None=None, # of records; None: the repository's
 
 def printed_gains(metric:str='AP')->dict[str, float]: # experiment -> what Tables IV, V and VI print
     "The paper's gains of the three components that it ablates."
-    tables = {LAYOUTS[n].required[1]: numbers(load_claims(n))[metric] for n in (4, 5, 6)}
-    return {e: t['Ours'] - t['Ours*'] for e, t in tables.items()}
+    tables = {LAYOUTS[n].required[1]: numbers(load_claims(n)) for n in (4, 5, 6)}
+    return {e: t.loc['Ours', metric] - t.loc['Ours*', metric] for e, t in tables.items() if metric in t}
 
 # %% ../../nbs/report/30_figures.ipynb #d63f2f52
 def plot_gains(table:pd.DataFrame, # of `all_gains`
