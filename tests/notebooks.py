@@ -11,7 +11,7 @@ import argparse, contextlib, os, re, sys, time
 from pathlib import Path
 
 os.environ.update(TQDM_DISABLE='1', IN_TEST='1', PYTHONHASHSEED='0')
-os.environ.setdefault('OMP_NUM_THREADS', '2')
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # notebooks run side by side
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT/'nbs'
