@@ -23,8 +23,8 @@ from .poses import draw_person, draw_phenotype, pick
 from .places import bush, place, seat_for, stuff, thing
 from .scenes import box, cylinder
 
-# %% ../../nbs/people/40_rendering.ipynb #85674af0
-CODE_VERSION = 3 # part of the fingerprint: raise it when a pixel or an annotation changes
+# %% ../../nbs/people/40_rendering.ipynb #b2490a50
+CODE_VERSION = 4 # part of the fingerprint: raise it when a pixel or an annotation changes
 SPLITS = ('train','val')
 
 # %% ../../nbs/people/40_rendering.ipynb #9e501d92
