@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['DEPTHS', 'LEVELS', 'STAGES', 'ResNetPyramid', 'fit_tensors', 'read_tensors', 'imagenet_tensors', 'load_weights']
 
-# %% ../../nbs/network/10_backbone.ipynb #f8c05ef2
+# %% ../../nbs/network/10_backbone.ipynb #8c06a94e
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from ..compat import torchvision
