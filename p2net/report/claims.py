@@ -25,10 +25,10 @@ def results_folder(start:str|Path='.', # where to begin, going up
         if (folder/'paper_results'/'claims').is_dir(): return folder/'paper_results'
     raise FileNotFoundError(f"paper_results/claims: not found in {start} or above; run from a checkout of the repository")
 
-# %% ../../nbs/report/10_claims.ipynb #7017b42d
+# %% ../../nbs/report/10_claims.ipynb #23c1e05d
 def records_folder()->Path:
     "Where records are read: `$P2NET_RECORDS`, else the repository's `paper_results/runs`."
-    return Path(os.environ['P2NET_RECORDS']).resolve() if os.environ.get('P2NET_RECORDS') else results_folder()/'runs'
+    return results_folder().parent/(os.environ.get('P2NET_RECORDS') or 'paper_results/runs')
 
 # %% ../../nbs/report/10_claims.ipynb #f9c92ddd
 TABLES = { # number: (what it compares, the page it is printed on)

@@ -130,7 +130,7 @@ def plot_p_m(policy:pd.DataFrame)->Figure:
     fig.colorbar(image, ax=axes, label='mean p or m')
     return fig
 
-# %% ../../nbs/report/30_figures.ipynb #232765fc
+# %% ../../nbs/report/30_figures.ipynb #88d67bcc
 DISTANCES = {'entropy': r'entropy of $\pi$ / log K', 'pi': r'$\pi$: total variation from uniform',
              'p': 'p: mean distance from start', 'm': 'm: mean distance from start'}
 
@@ -144,6 +144,7 @@ def distances(policy:pd.DataFrame)->pd.DataFrame: # step x entropy, pi, p, m
         out[what] = (value - value.iloc[0]).abs().mean(axis=1)
     return out
 
+# %% ../../nbs/report/30_figures.ipynb #3c7cb05a
 def plot_distances(policies:dict[str, pd.DataFrame])->Figure: # label of a run -> its policy
     "Entropy and distance from the start, a line a run."
     fig, axes = plt.subplots(2, 2, figsize=(7.5, 4.2), sharex=True, layout='constrained')
@@ -179,7 +180,7 @@ def likeliest(policy:pd.DataFrame, step:int|None=None, # None: the last
     out = text.groupby('sub_policy').agg(pi=('pi', 'first'), words=('words', ', then '.join))
     return out.sort_values('pi', ascending=False, kind='stable').head(top)
 
-# %% ../../nbs/report/30_figures.ipynb #a61da954
+# %% ../../nbs/report/30_figures.ipynb #bf80ea0f
 ABLATIONS = ('no-attention', 'no-parallel', 'no-progressive', 'no-dilation', 'no-ohkm')
 AUGMENTATIONS = ('hand-made', 'identity', 'frozen-policy', 'random-policy', 'randaugment', 'trivialaugment')
 
@@ -198,6 +199,7 @@ def all_gains(folder:str|Path|None=None, # of records; None: the repository's
     out.attrs |= dict(scale=run.scale, people=f'{run.people} {run.people_name} people', boxes=run.boxes)
     return out
 
+# %% ../../nbs/report/30_figures.ipynb #1719620b
 def printed_gains(metric:str='AP')->dict[str, float]: # experiment -> what Tables IV, V and VI print
     "The paper's gains of the three components that it ablates."
     tables = {LAYOUTS[n].required[1]: numbers(load_claims(n)) for n in (4, 5, 6)}
@@ -243,7 +245,7 @@ def plot_boxes(table:pd.DataFrame, # of `summarise` over levels: experiment, met
     ax.legend(frameon=False, fontsize=8)
     return ax
 
-# %% ../../nbs/report/30_figures.ipynb #00b4f883
+# %% ../../nbs/report/30_figures.ipynb #cccce4f5
 def read_histories(paths:list[Path], # record.json of the runs
                   )->pd.DataFrame: # experiment, seed, step, split, loss, ...
     "The curves of runs, one under the other."
@@ -252,6 +254,7 @@ def read_histories(paths:list[Path], # record.json of the runs
     return pd.concat([pd.read_csv(path.with_name('history.csv')).assign(experiment=path.parts[-3], seed=int(path.parts[-2]))
                       for path in there], ignore_index=True)
 
+# %% ../../nbs/report/30_figures.ipynb #1622b2f0
 def plot_curves(histories:pd.DataFrame, # of `read_histories`
                 what:str='loss', split:str='train', ax:Axes|None=None)->Axes:
     "Learning curves: mean over seeds, band from the lowest to the highest."
@@ -298,7 +301,7 @@ FIGURES = { # name of the file -> experiments that it needs; folder of records, 
     'learning_curves': (TRAINED, lambda *where: plot_curves(curves(*where))),
 }
 
-# %% ../../nbs/report/30_figures.ipynb #c1ba6fea
+# %% ../../nbs/report/30_figures.ipynb #4996c802
 def write_figures(folder:str|Path|None=None, # of records; None: the repository's
                   out:str|Path|None=None, # None: the repository's paper_results/figures
                   scale:str|None=None, # None: the largest that has a figure's records
@@ -314,6 +317,7 @@ def write_figures(folder:str|Path|None=None, # of records; None: the repository'
         else: written.append(path)
     return written
 
+# %% ../../nbs/report/30_figures.ipynb #8f32d1cd
 def draw_figure(name:str, folder:Path, scale:str|None=None, seeds:tuple|None=None)->Figure:
     "A figure with its small print."
     (experiments, draw), found = FIGURES[name], find_runs(folder)
@@ -324,6 +328,7 @@ def draw_figure(name:str, folder:Path, scale:str|None=None, seeds:tuple|None=Non
     fig.text(0, -.04, small_print(name, runs), fontsize=7, color='.4', va='top')
     return fig
 
+# %% ../../nbs/report/30_figures.ipynb #cf5564bb
 def small_print(name:str, runs:pd.DataFrame)->str:
     "What stands under a figure."
     one = 'seed ' + str(runs.seed.min()) if name in ('policy_shares', 'policy_pi', 'policy_p_m') else f"seeds {', '.join(map(str, sorted(runs.seed.unique())))}"

@@ -18,10 +18,10 @@ from ..runs.record import read_record
 __all__ = ['KEYS', 'AP_COLUMNS', 'OWN', 'FLOORS', 'CONTROLS', 'RIVALS', 'LAYOUTS', 'LEVEL_COLUMNS', 'CELLS', 'CAPTIONS', 'DASH',
            'NAMES', 'find_runs', 'RunsMissing', 'pick_runs', 'load_runs', 'run_name', 'flat', 'boxes_of', 'accuracy',
            'flatten', 'check_comparable', 'unit', 'summarise', 'gains', 'Layout', 'pckh_columns', 'ablation', 'levels',
-           'wanted_runs', 'largest_scale', 'table_runs', 'join_paper', 'gain_rows', 'build', 'setting', 'caption',
-           'commits', 'name_of', 'shown', 'spread_shown', 'lines_of', 'laid_out', 'label_of', 'Markdown', 'pipe_table',
-           'roman', 'under', 'as_markdown', 'as_text', 'table_1', 'table_2', 'table_3', 'table_4', 'table_5', 'table_6',
-           'show_table', 'no_records', 'in_words', 'have', 'write_tables']
+           'wanted_runs', 'largest_scale', 'table_runs', 'join_paper', 'gain_rows', 'build', 'with_setting', 'setting',
+           'caption', 'commits', 'name_of', 'shown', 'spread_shown', 'lines_of', 'laid_out', 'label_of', 'Markdown',
+           'pipe_table', 'roman', 'under', 'as_markdown', 'as_text', 'table_1', 'table_2', 'table_3', 'table_4',
+           'table_5', 'table_6', 'show_table', 'no_records', 'in_words', 'have', 'write_tables']
 
 # %% ../../nbs/report/20_tables.ipynb #737321c8
 KEYS = ['scale', 'experiment', 'seed']
@@ -37,7 +37,7 @@ def find_runs(folder:str|Path, # of records: all of them, of one scale or of one
         rows.append([*(record[k] for k in KEYS), record['status'], record.get('error', ''), path])
     return pd.DataFrame(rows, columns=[*KEYS, 'status', 'error', 'path'])
 
-# %% ../../nbs/report/20_tables.ipynb #0506d7f1
+# %% ../../nbs/report/20_tables.ipynb #37b5bbe2
 class RunsMissing(ValueError):
     "Runs that a table asks for are not there, did not finish, or lack what it shows."
     def __init__(self, names:list[str], # of the runs, with what became of them
@@ -53,6 +53,7 @@ class RunsMissing(ValueError):
         scale = self.wanted.scale.iloc[0] if 'scale' in self.wanted else 'tiny'
         return f'p2net reproduce --scale {scale} --experiments {names} --seeds {seeds} --replace-committed'
 
+# %% ../../nbs/report/20_tables.ipynb #18f646ed
 def pick_runs(found:pd.DataFrame, # of `find_runs`
               wanted:pd.DataFrame, # experiment, seed and, where there are several, scale
              )->list[Path]: # one record a row of `wanted`
@@ -105,7 +106,7 @@ def accuracy(metric:str)->bool: # AP, AP50, AR, PCK@0.2/ankle ...
     "Whether a metric is a fraction that tables print in percent."
     return metric.startswith(('AP', 'AR', 'PCK', 'box_AP'))
 
-# %% ../../nbs/report/20_tables.ipynb #6ac7f2d0
+# %% ../../nbs/report/20_tables.ipynb #1e6f4a20
 def flatten(settings:dict, # nested
             head:str='')->dict: # {'training.lr': 0.001}
     "A nested config in one level, for comparing."
@@ -114,6 +115,7 @@ def flatten(settings:dict, # nested
         out |= flatten(value, f'{head}{key}.') if isinstance(value, dict) else {f'{head}{key}': value}
     return out
 
+# %% ../../nbs/report/20_tables.ipynb #32d5c3a9
 def check_comparable(runs:pd.DataFrame)->None: # of `load_runs`
     "Refuse to average runs that differ in more than the seed, and to compare runs measured on different people."
     for name, group in runs.groupby('experiment', sort=False):
@@ -275,7 +277,7 @@ def gain_rows(runs:pd.DataFrame, layout:Layout, printed:pd.DataFrame)->pd.DataFr
     rows = pd.DataFrame(dict(paper=paper, ours=ours.mean(), spread=ours.std(ddof=1), n=len(ours))).rename_axis('metric')
     return rows.assign(row='Ours - Ours*', experiment=f'{full} - {without}', delta=rows.ours - rows.paper).reset_index()
 
-# %% ../../nbs/report/20_tables.ipynb #da9b19d1
+# %% ../../nbs/report/20_tables.ipynb #0d27a70b
 def build(number:int, # of the table
           folder:str|Path|None=None, # of records; None: the repository's
           scale:str|None=None, # None: the largest that has all its records
@@ -287,6 +289,7 @@ def build(number:int, # of the table
     runs, remarks = table_runs(folder or records_folder(), list(layout.required), layout.optional, scale, seeds)
     check_comparable(runs)
     made, cells, metrics, rows = commits(runs), load_claims(number, claims), layout.metrics, layout.rows
+    words = caption(number, runs, layout.measured)
     if number == 3: runs, metrics, rows = levels(runs), LEVEL_COLUMNS, {}
     ours, printed = summarise(runs, metrics), numbers(cells).reindex(index=wide(cells).index, columns=list(metrics))
     if ours.empty: raise RunsMissing([f"{run_name(runs.iloc[0])} has no {' nor '.join(list(metrics.values())[-2:])}"])
@@ -294,15 +297,18 @@ def build(number:int, # of the table
     if len(layout.required) == 2:
         after = table.index[table.row == 'Ours*'].max() + 1
         table = pd.concat([table[:after], gain_rows(runs, layout, printed), table[after:]], ignore_index=True)
-    boxes = runs.drop_duplicates('experiment').set_index('experiment').boxes
-    mine = table.n > 0
-    table = table.assign(scale=np.where(mine, runs.scale.iloc[0], ''),
-                         boxes=[boxes.get(e, runs.boxes.iloc[0]) if m else '' for e, m in zip(table.experiment, mine)])[CELLS]
-    table.attrs |= dict(number=number, title=TABLES[number][0], caption=caption(number, runs, layout.measured),
-                        commits=made, remarks=remarks, printed=wide(cells).to_dict())
+    table = with_setting(table, runs)
+    table.attrs |= dict(number=number, title=TABLES[number][0], caption=words, commits=made, remarks=remarks, printed=wide(cells).to_dict())
     return table
 
-# %% ../../nbs/report/20_tables.ipynb #230506f3
+# %% ../../nbs/report/20_tables.ipynb #8849c624
+def with_setting(table:pd.DataFrame, runs:pd.DataFrame)->pd.DataFrame: # CELLS
+    "Scale and boxes beside every number of ours."
+    boxes, mine = runs.drop_duplicates('experiment').set_index('experiment').boxes, table.n > 0
+    of = [boxes.get(e, runs.boxes.iloc[0]) if m else '' for e, m in zip(table.experiment, mine)]
+    return table.assign(scale=np.where(mine, runs.scale.iloc[0], ''), boxes=of)[CELLS]
+
+# %% ../../nbs/report/20_tables.ipynb #41545f82
 def setting(runs:pd.DataFrame, # of `load_runs`
             boxes:str|None=None, # in words; None: as recorded
            )->str: # '300 rendered people, ground-truth boxes, flip test, scale tiny (ResNet-18, 96×72)'
@@ -315,6 +321,7 @@ def setting(runs:pd.DataFrame, # of `load_runs`
     flip = f"{'' if run.flip_test else 'no '}flip test"
     return f"{who}, {boxes or f'{run.boxes} boxes'}, {flip}, scale {run.scale}" + (f" ({', '.join(net + size)})" if net + size else '')
 
+# %% ../../nbs/report/20_tables.ipynb #d2668b2a
 def caption(number:int, runs:pd.DataFrame, measured:str)->str:
     "What the numbers of a table were measured on, ours and the paper's."
     text = [f"Ours: {setting(runs, 'boxes of the quality named in the row' if number == 3 else None)};",
@@ -450,7 +457,7 @@ def no_records(error:RunsMissing)->str:
     what = str(error)[0].upper() + str(error)[1:]
     return f"{what}.\n" if error.wanted is None else f"No records yet. {what}. They are made by\n\n    {error.command}\n"
 
-# %% ../../nbs/report/20_tables.ipynb #447f5ece
+# %% ../../nbs/report/20_tables.ipynb #add54616
 def in_words(number:int, # 4, 5 or 6
              folder:str|Path|None=None, metric:str='AP', **options)->Markdown:
     "The gain of a component with its spread and the seeds that agree, beside the paper's."
@@ -466,6 +473,7 @@ def in_words(number:int, # 4, 5 or 6
     return Markdown(f"{name_of(full)} against {name_of(without)}: **{shown(metric, x.mean(), True)} {spread}{metric}** over {seeds}, "
                     f"above zero in {(x > 0).sum()} of {len(x)}. {paper}")
 
+# %% ../../nbs/report/20_tables.ipynb #3dd318ca
 def have(experiments:list[str], folder:str|Path|None=None)->bool:
     "Whether experiments have complete runs at some scale."
     try: return bool(largest_scale(find_runs(folder or records_folder()), experiments))
