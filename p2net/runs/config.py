@@ -67,10 +67,10 @@ class SearchConfig(Strict):
     steps: Count = 150                                  # of the policy
     log_every: Count = 5                                # steps between two entries of policy.csv
 
-# %% ../../nbs/runs/10_config.ipynb #1d7f4558
+# %% ../../nbs/runs/10_config.ipynb #e382ea2b
 class TrainingConfig(Strict):
     "How the network is trained, IV.A.2."
-    steps: Count = 1500                                 # optimiser steps
+    steps: Count = 1000                                 # optimiser steps
     batch: Annotated[int, Field(ge=2)] = 32             # people a step, over all processes, C-97
     lr: Positive = 1e-3                                 # Adam's
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5  # L2, as Adam has it, C-100
@@ -84,7 +84,7 @@ class TrainingConfig(Strict):
     clip: Positive|None = None                          # norm of the gradient
     precision: Literal['auto', 'fp32', 'bf16'] = 'auto'
     checkpoint_every: Count = 200                       # steps
-    validate_every: Count|None = None                   # steps; None: at the end only
+    validate_every: Count|None = 250                    # steps; None: at the end only
 
 # %% ../../nbs/runs/10_config.ipynb #32e03b98
 class EvaluationConfig(Strict):
@@ -112,17 +112,18 @@ class Config(Strict):
         "What resuming compares: a run goes on only under the settings that it began with."
         return hashlib.sha256(json.dumps(self.model_dump(mode='json'), sort_keys=True).encode()).hexdigest()[:16]
 
-# %% ../../nbs/runs/10_config.ipynb #f441f700
+# %% ../../nbs/runs/10_config.ipynb #0c64a7e5
 SCALES = {
     'tiny': {},
     'small': {'data': dict(train_people=20000, val_people=2000, input_size=(256, 192)),
               'network': dict(depth=50, width=128),
               'search': dict(steps=300, warmup_steps=600),
-              'training': dict(steps=12000, batch=64, checkpoint_every=500)},
+              'training': dict(steps=12000, batch=64, checkpoint_every=500, validate_every=1000)},
     'paper': {'data': dict(train_people=None, val_people=None, input_size=(384, 288)),
               'network': dict(depth=101, width=256, weights='imagenet'),
               'search': dict(steps=15000, warmup_steps=2000, batch=32),
-              'training': dict(steps=656250, lr=5e-4, schedule='halving', halve_every=3600000, warmup_steps=0, scale=.3)},
+              'training': dict(steps=656250, lr=5e-4, schedule='halving', halve_every=3600000, warmup_steps=0, scale=.3,
+                           checkpoint_every=2000, validate_every=20000)},
 }
 
 # %% ../../nbs/runs/10_config.ipynb #aecdc3cc
