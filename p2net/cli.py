@@ -18,17 +18,21 @@ from .runs.evaluating import measure, predict
 from .runs.training import load_weights, make_network
 
 # %% auto #0
-__all__ = ['EXAMPLES', 'people', 'run', 'evaluate', 'everything', 'common', 'make_parser', 'main']
+__all__ = ['EXAMPLES', 'bars', 'people', 'run', 'evaluate', 'everything', 'common', 'make_parser', 'main']
 
-# %% ../nbs/90_cli.ipynb #7d716ae6
+# %% ../nbs/90_cli.ipynb #764aa8f0
+def bars(args)->bool:
+    "Progress bars are for people who look: not with --quiet, nor into a file."
+    return not args.quiet and sys.stderr.isatty()
+
 def people(args)->None:
     "Render people into a folder in COCO's format."
-    folder = render_people(args.folder, RenderConfig(train=args.train, val=args.val, seed=args.seed), workers=args.workers, progress=not args.quiet)
+    folder = render_people(args.folder, RenderConfig(train=args.train, val=args.val, seed=args.seed), workers=args.workers, progress=bars(args))
     print(f"people in {folder}")
 
 def run(args)->None:
     "Search or train: run one experiment for each seed."
-    place = Place(Path(args.out)/'records', Path(args.out)/'work', None, not args.quiet, args.seconds)
+    place = Place(Path(args.out)/'records', Path(args.out)/'work', None, bars(args), args.seconds)
     for seed in args.seeds:
         config = experiment_config(args.experiment, args.scale, seed, args.data, args.config, args.set)
         record = run_experiment(config, place)
@@ -36,21 +40,21 @@ def run(args)->None:
         for name, value in record['metrics'].items():
             if '/' not in name: print(f"  {name} {value:.4f}")
 
-# %% ../nbs/90_cli.ipynb #c346c1f4
+# %% ../nbs/90_cli.ipynb #c5f32e02
 def evaluate(args)->None:
     "Measure weights on the held-out people of a config."
     config = experiment_config('p2net', args.scale, 0, args.data, args.config, args.set)
     read_tensors(args.weights)                          # say what is wrong with the file before people are rendered
-    found = load_people(config.data, progress=not args.quiet)
+    found = load_people(config.data, progress=bars(args))
     model = make_network(config.network, len(found.skeleton))
     load_weights(model, args.weights)
-    for name, value in measure(found.val, predict(model, found.val, config.evaluation, config.training.sigma, progress=not args.quiet)).items():
+    for name, value in measure(found.val, predict(model, found.val, config.evaluation, config.training.sigma, progress=bars(args))).items():
         print(f"{name} {value:.4f}")
 
 def everything(args)->None:
     "Run what lacks a record, then write tables and figures."
     reproduce(args.experiments, args.scale, args.seeds, args.data, args.config, args.set, args.out, replace=args.replace_committed,
-              seconds=args.seconds, jobs=args.jobs, progress=not args.quiet)
+              seconds=args.seconds, jobs=args.jobs, progress=bars(args))
 
 # %% ../nbs/90_cli.ipynb #53eef3ac
 EXAMPLES = {
@@ -94,13 +98,13 @@ def make_parser()->argparse.ArgumentParser:
     p.add_argument('--replace-committed', action='store_true', help='put the new records in the place of those of the repository')
     return parser
 
-# %% ../nbs/90_cli.ipynb #1f8ee428
+# %% ../nbs/90_cli.ipynb #91245b11
 def main(argv:list[str]|None=None, # None: the process's
         )->int: # exit code
     "Entry point of the command `p2net`."
     args = make_parser().parse_args(argv)
     try: args.does(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ArithmeticError) as error:
         print(f"p2net {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

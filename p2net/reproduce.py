@@ -19,8 +19,8 @@ from .runs.experiments import EXPERIMENTS, Place, base_name, experiment_config, 
 from .runs.record import is_done, read_record, record_folder
 
 # %% auto #0
-__all__ = ['SHOWN', 'forerunners', 'how_many', 'run_apart', 'prepare', 'run_missing', 'headline', 'beside', 'replace_committed',
-           'reproduce']
+__all__ = ['SHOWN', 'forerunners', 'how_many', 'say', 'run_apart', 'prepare', 'run_missing', 'headline', 'beside',
+           'replace_committed', 'reproduce']
 
 # %% ../nbs/80_reproduce.ipynb #55498215
 def forerunners(config:Config)->set[tuple[str, int]]: # (experiment, seed)
@@ -34,7 +34,11 @@ def how_many(jobs:int|None)->tuple[int, int]: # runs side by side, threads of ea
     jobs = jobs or (1 if torch.cuda.is_available() or cores == 1 else 2)
     return jobs, max(1, cores//jobs)
 
-# %% ../nbs/80_reproduce.ipynb #167fc936
+# %% ../nbs/80_reproduce.ipynb #64decd36
+def say(text:str)->None:
+    "A line of the log, at once, whether a person or a file reads it."
+    print(text, flush=True)
+
 def run_apart(config:Config, place:Place, threads:int, line:int)->dict: # the record
     "One experiment in a process of its own."
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), prepare, (threads, line)) as pool:
@@ -45,8 +49,8 @@ def prepare(threads:int, line:int)->None:
     torch.set_num_threads(threads)
     os.environ['P2NET_BAR'] = str(line)
 
-# %% ../nbs/80_reproduce.ipynb #3adbcf9f
-def run_missing(configs:list[Config], place:Place, jobs:int|None=None, say=print)->list[dict]: # records, in the order of `configs`
+# %% ../nbs/80_reproduce.ipynb #4c84660f
+def run_missing(configs:list[Config], place:Place, jobs:int|None=None, say=say)->list[dict]: # records, in the order of `configs`
     "Run what has no complete record with these settings; what fails is named at the end, when everything else is done."
     jobs, threads = how_many(jobs)
     name = lambda c: f'{c.scale}/{c.experiment}/{c.seed}'
@@ -108,7 +112,7 @@ def replace_committed(root:str|Path, committed:str|Path)->list[Path]: # the fold
         done.append(target)
     return done
 
-# %% ../nbs/80_reproduce.ipynb #0f17088b
+# %% ../nbs/80_reproduce.ipynb #601fda06
 def reproduce(experiments:tuple=('main',), # names, or the groups 'main' and 'all'
               scale:str='tiny',
               seeds:tuple=(0,),
@@ -122,7 +126,7 @@ def reproduce(experiments:tuple=('main',), # names, or the groups 'main' and 'al
               seconds:float|None=None, # stop each run, with a checkpoint, after this much time
               jobs:int|None=None, # runs side by side; None: two on a processor, one on a GPU
               progress:bool=True,
-              say=print)->list[dict]: # records
+              say=say)->list[dict]: # records
     "Run, tabulate, draw, compare."
     out, committed = Path(out), Path(committed)
     place = Place(out/'records', out/'work', None if cache is None else Path(cache), progress, seconds)

@@ -131,7 +131,8 @@ def readme():
             if 'text/markdown' in data: parts.append(''.join(data['text/markdown']))
             elif text := ''.join(out.get('text') or data.get('text/plain') or ''): parts.append(f"```text\n{text.rstrip()}\n```")
     text = '\n\n'.join(p.strip() for p in parts) + '\n'
-    return re.sub(r'\]\(\.\./', '](', re.sub(r'src="\.\./', 'src="', text))
+    outside = lambda m: f'{m[1]}{m[2][3:]}' if m[2].startswith('../') else m[0] if re.match(r'https?:|#|/', m[2]) else f'{m[1]}nbs/{m[2]}'
+    return re.sub(r'(\]\(|src=")([^)"]+)', outside, text)
 
 
 def main():

@@ -48,7 +48,7 @@ class NetworkConfig(Strict):
     dilation: Count = 2                                 # of the bottlenecks; 1 is a plain one
     weights: str|None = None                            # None: from scratch; 'imagenet'; a .safetensors file
 
-# %% ../../nbs/runs/10_config.ipynb #caa9ee9d
+# %% ../../nbs/runs/10_config.ipynb #3ef22c5d
 PolicyName = Literal['searched', 'identity', 'hand-made', 'frozen', 'random', 'randaugment', 'trivialaugment']
 
 class SearchConfig(Strict):
@@ -66,6 +66,7 @@ class SearchConfig(Strict):
     warmup_steps: Annotated[int, Field(ge=0)] = 200     # with the start policy, before the policy moves
     steps: Count = 150                                  # of the policy
     log_every: Count = 5                                # steps between two entries of policy.csv
+    plant: Literal['turned', 'dark', 'inverted', 'moved']|None = None  # what is done to the people that judge: the falsifiable test
 
 # %% ../../nbs/runs/10_config.ipynb #e382ea2b
 class TrainingConfig(Strict):

@@ -1,0 +1,84 @@
+"""Faults planted one at a time in the code of Eq. 1-12 and of the modules of III.B-D: the notebook's own tests must catch each.
+
+A fault is a change of the exported cell; the whole notebook is then run as nbdev_test runs it, in a process of its own.
+A fault counts as caught only when a test fails (an assertion, or gradcheck's error): code that doesn't run proves nothing.
+"""
+import json, os, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FAULTS = {  # what it is -> notebook, the line as it is, the line with the fault
+    'Eq. 1: the least likely path': ('da2/10_relaxation', 'pi.argmax(-1), pi.shape[-1]', 'pi.argmin(-1), pi.shape[-1]'),
+    'Eq. 2: Gumbel noise with a wrong sign': ('da2/10_relaxation', 'return -(-u.log()).log()', 'return (-u.log()).log()'),
+    'Eq. 3: unit temperature': ('da2/10_relaxation', '((log_pi + gumbel(u)) / tau).softmax(-1)', '(log_pi + gumbel(u)).softmax(-1)'),
+    'Eq. 4: weights of the neighbour': ('da2/30_policy', 'weigh(c[:, k], x), S(k)', 'weigh(c[:, k-1], x), S(k)'),
+    'Eq. 5: on and off exchanged': ('da2/10_relaxation', 'return b*augmented + (1 - b)*x', 'return (1 - b)*augmented + b*x'),
+    'Eq. 6: the odds of u left out': ('da2/10_relaxation', '(logit_p + torch.logit(u) > 0).to', '(logit_p + u > 0).to'),
+    'Eq. 7: tanh for sigmoid': ('da2/10_relaxation', '((logit_p + torch.logit(u)) / tau).sigmoid()', '((logit_p + torch.logit(u)) / tau).tanh()'),
+    'Eq. 8: a slope with a wrong sign': ('da2/10_relaxation', 'augmented + const*(m - m.detach())', 'augmented + const*(m.detach() - m)'),
+    'Eq. 9: one inner step whatever is asked': ('da2/40_search', 'for _ in range(steps): omega = inner_step', 'for _ in range(1): omega = inner_step'),
+    'Eq. 10: a step uphill': ('da2/40_search', 'return tuple(w - zeta*g for w, g in zip(omega, slope))', 'return tuple(w + zeta*g for w, g in zip(omega, slope))'),
+    'Eq. 11: zeta left out': ('da2/40_search', 'return tuple(-zeta*g for g in torch.autograd.grad(along, d))', 'return tuple(-g for g in torch.autograd.grad(along, d))'),
+    'Eq. 12: epsilon for 2 epsilon': ('da2/40_search', '(plus - minus)/(2*epsilon) for plus, minus', '(plus - minus)/epsilon for plus, minus'),
+    'Eq. 12: omega+ twice': ('da2/40_search', 'd), d) for s in (1, -1))', 'd), d) for s in (1, 1))'),
+    'search: weights not put back': ('da2/40_search', 'for t, k in zip(tensors, kept): t.copy_(k)', 'pass'),
+    'parallel fusion: no ReLU after the sum': ('network/20_fusion', 'return (prepared[t] + sum(given)).relu()', 'return prepared[t] + sum(given)'),
+    'parallel fusion: the own feature left out': ('network/20_fusion', 'return (prepared[t] + sum(given)).relu()', 'return sum(given).relu()'),
+    'progressive fusion: from C2 to C5': ('network/20_fusion', 'zip(reversed(self.carry), reversed(features[:3]))', 'zip(self.carry, reversed(features[:3]))'),
+    'dilated bottleneck: no shortcut': ('network/30_refinement', 'return (self.shortcut(x) + self.branch(x)).relu()', 'return self.branch(x).relu()'),
+    'dilated bottleneck: a plain one': ('network/30_refinement', 'conv_bn(mid, mid, 3, dilation, relu=True)', 'conv_bn(mid, mid, 3, 1, relu=True)'),
+    'attention: tanh for sigmoid': ('network/30_refinement', 'self.control else mean).sigmoid()', 'self.control else mean).tanh()'),
+    'attention: maximum for mean': ('network/30_refinement', 'mean = x.mean((2,3), keepdim=True)', 'mean = x.amax((2,3), keepdim=True)'),
+    'L2*: the easiest joints': ('network/50_losses', 'ranking.topk(k, dim=1)', 'ranking.topk(k, dim=1, largest=False)'),
+    'heatmaps: x and y exchanged': ('people/80_heatmaps', '(column*shown)[..., :, None]*row[..., None, :]', '((column*shown)[..., :, None]*row[..., None, :]).transpose(-1, -2).reshape(*joints.shape[:2], h, w)'),
+}
+RUN = """
+import sys
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+from pathlib import Path
+from execnb.nbio import read_nb
+from execnb.shell import CaptureShell
+from nbdev.process import extract_directives
+from notebooks import skipped
+path = Path(sys.argv[3])
+nb, shell = read_nb(path), CaptureShell(path, mpl_format='png')
+for cell in nb.cells:
+    if cell.cell_type == 'code': cell.directives_ = extract_directives(cell, remove=False)
+    if skipped(cell): continue
+    shell.cell(cell)
+    if shell.exc: print('FAILED', type(shell.exc).__name__, str(shell.exc).splitlines()[0] if str(shell.exc) else ''); break
+else: print('PASSED')
+"""
+
+
+def planted(name, folder):
+    "Path of a copy of the notebook with the fault in it."
+    notebook, before, after = FAULTS[name]
+    nb = json.loads((ROOT/f'nbs/{notebook}.ipynb').read_text())
+    cells = [c for c in nb['cells'] if c['cell_type'] == 'code' and '#| export' in ''.join(c['source']) and before in ''.join(c['source'])]
+    assert len(cells) == 1, f"{notebook}: {len(cells)} exported cells hold {before!r}; update tests/test_faults.py"
+    cells[0]['source'] = ''.join(cells[0]['source']).replace(before, after).splitlines(True)
+    path = Path(folder)/f"{notebook.replace('/', '_')}_{list(FAULTS).index(name)}.ipynb"
+    path.write_text(json.dumps(nb))
+    return path
+
+
+@pytest.fixture(scope='module')
+def outcomes(tmp_path_factory):
+    "Every faulty notebook run, two at a time."
+    folder = tmp_path_factory.mktemp('faults')
+    def run(name):
+        done = subprocess.run([sys.executable, '-c', RUN, ROOT, ROOT/'tests', planted(name, folder)], capture_output=True, text=True, cwd=folder,
+                              env={**os.environ, 'OMP_NUM_THREADS': '1', 'TQDM_DISABLE': '1'})
+        return done.stdout.strip().splitlines()[-1:] or [done.stderr[-500:]]
+    with ThreadPoolExecutor(2) as pool: yield {name: pool.submit(run, name) for name in FAULTS}
+
+
+@pytest.mark.parametrize('name', FAULTS)
+def test_the_notebook_catches(name, outcomes):
+    said = outcomes[name].result()[0]
+    assert said.startswith(('FAILED AssertionError', 'FAILED GradcheckError')), f"{name}: {said}"
