@@ -10,7 +10,7 @@ __all__ = ['AMBIENT', 'SUN', 'Camera', 'look_at', 'World', 'spread', 'tiled', 'd
 from dataclasses import dataclass
 import cv2
 import numpy as np
-from .surfaces import NOISE, Part, encode, vertex_normals
+from .surfaces import NOISE, encode, vertex_normals
 
 # %% ../../nbs/people/34_camera.ipynb #c11bd123
 @dataclass

@@ -8,10 +8,10 @@ __all__ = ['SKINS', 'HAIRS', 'TOPS', 'BOTTOMS', 'SHOES', 'NOISE', 'FIELDS', 'EYE
            'dress']
 
 # %% ../../nbs/people/34_clothes.ipynb #92024108
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 import numpy as np
 import cv2
-from .body import JOINTS, Body, Posed, Shape
+from .body import Body, Shape
 from .poses import pick
 
 # %% ../../nbs/people/34_clothes.ipynb #6ed6f99c

@@ -8,7 +8,7 @@ __all__ = ['UPRIGHT', 'grid_faces', 'sheet', 'place_by', 'Head', 'long_hair', 't
 
 # %% ../../nbs/people/35_extras.ipynb #e4b0e19c
 import numpy as np
-from .clothes import NOISE, FIELDS, Part, Wardrobe, step, weave
+from .clothes import NOISE, FIELDS, Part, Wardrobe, weave
 from .scenes import blob, box, cylinder, surface
 
 # %% ../../nbs/people/35_extras.ipynb #e76d12c2
@@ -114,7 +114,7 @@ def skirt(wardrobe:Wardrobe, posed, shape, o, person)->Part:
     p = v[part]
     s = shape.height/1.7
     hip = posed.joints[17]
-    top, knee = hip[2]+.13*s, hip[2]-.48*s
+    top = hip[2]+.13*s
     bottom = hip[2]-(.2+.62*o['skirt_length'])*s
     t = np.linspace(0,2*np.pi,26,endpoint=False); D = np.stack([np.cos(t),np.sin(t)],1)
     rows = np.linspace(top, bottom, 9)

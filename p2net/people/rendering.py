@@ -9,7 +9,7 @@ __all__ = ['CODE_VERSION', 'SPLITS', 'REACH', 'RING', 'RenderConfig', 'rings', '
 
 # %% ../../nbs/people/40_rendering.ipynb #12355c46
 import hashlib, json, os, shutil, subprocess, sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 import cv2
@@ -61,7 +61,6 @@ RING = dict(nose=6, eye=8, ear=8)
 
 def rings(body:Body)->list: # of vertex indices, one array per joint
     "For every joint some vertices of the skin around it, spread out: what must be seen for the joint to be seen."
-    joints = body.pose(body.shape({}), {}, surface=False)
     rest = body.pose(body.shape({}), {})
     found = []
     for name,j in zip(JOINTS, rest.joints):
