@@ -39,25 +39,27 @@ class ResNetPyramid(nn.Module):
         c4 = self.layer3(c3)
         return c2, c3, c4, self.layer4(c4)
 
-# %% ../../nbs/network/10_backbone.ipynb #be5ad72b
+# %% ../../nbs/network/10_backbone.ipynb #c4ed62b1
 def fit_tensors(trunk:ResNetPyramid, # whose parameters are overwritten
                 tensors:dict, # name -> tensor, torchvision's names; `fc` is ignored, halves are cast
                 source:str, # the file's name, for the error
                )->list[str]: # stages that `tensors` does not have
     "Load what `tensors` has, and raise for the first tensor that does not fit."
     own, resnet = trunk.state_dict(), f'a ResNet-{trunk.depth}'
-    tensors = {k: v.to(own[k].dtype) if k in own else v for k, v in tensors.items() if not k.startswith('fc.')}
+    tensors = {k: v for k, v in tensors.items() if not k.startswith('fc.')}
     here = {k.split('.')[0] for k in tensors}
     for name, value in own.items():
         stage = name.split('.')[0]
         if name in tensors and tensors[name].shape != value.shape:
             raise ValueError(f"{source}: {name} is {tuple(tensors[name].shape)}, {resnet} needs {tuple(value.shape)}")
         if name not in tensors and stage in here and not name.endswith('num_batches_tracked'):
-            raise ValueError(f"{source}: {name} {tuple(value.shape)} of {resnet} is missing, but other parts of {stage} are there")
+            raise ValueError(f"{source}: {name} {tuple(value.shape)} of {resnet} is missing; "
+                             f"other parts of {stage} are there")
     extra = next((k for k in tensors if k not in own and not k.endswith('num_batches_tracked')), None)
-    if extra: raise ValueError(f"{source}: {extra} {tuple(tensors[extra].shape)} is not part of {resnet}, by torchvision's names")
+    if extra:
+        raise ValueError(f"{source}: {extra} {tuple(tensors[extra].shape)} is not part of {resnet}, by torchvision's names")
     if not tensors: raise ValueError(f"{source}: holds no tensor of a ResNet")
-    trunk.load_state_dict(tensors, strict=False)
+    trunk.load_state_dict(tensors, strict=False)  # copies into the trunk's own tensors, so that halves become float32
     return sorted({k.split('.')[0] for k in own} - here)
 
 # %% ../../nbs/network/10_backbone.ipynb #90712e26
