@@ -162,7 +162,7 @@ def resume(self)->bool: # whether there was something to resume
 
 Searcher.save, Searcher.resume = save, resume
 
-# %% ../../nbs/runs/60_searching.ipynb #fff14e2d
+# %% ../../nbs/runs/60_searching.ipynb #5d5feed4
 def run(self,
         until:int|None=None, # stop after this many steps, warm-up included; None: all
         seconds:float|None=None, # stop (with a state) once this much time has passed
@@ -183,7 +183,7 @@ def run(self,
         bar.update()
         bar.set_postfix(loss=f"{said['train_loss']:.2e}", entropy=f'{self.policy.entropy():.2f}')
         late = seconds is not None and time.perf_counter() - start > seconds
-        if self.step_done % 50 == 0 or late or self.step_done == total: self.save()
+        if self.step_done < total and (self.step_done % 50 == 0 or late or self.step_done == until): self.save()
         if late: break
     bar.close()
     return self.step_done >= total

@@ -148,7 +148,7 @@ def resume(self)->bool: # whether there was something to resume
 
 Trainer.checkpoint, Trainer.save, Trainer.resume = _checkpoint, save, resume
 
-# %% ../../nbs/runs/50_training.ipynb #651fffb5
+# %% ../../nbs/runs/50_training.ipynb #8e92faf1
 def bar_line()->int:
     "Line of the terminal for the progress bar: runs side by side are given one each."
     return int(os.environ.get('P2NET_BAR', 0))
@@ -172,7 +172,7 @@ def fit(self,
             if self.step_done % 25 == 0 or self.step_done == last: window = self.log(window, bar)
             due = self.step_done % self.training.checkpoint_every == 0
             late = seconds is not None and time.perf_counter() - start > seconds
-            if due or late or self.step_done == last: self.save()
+            if self.step_done < self.training.steps and (due or late or self.step_done == last): self.save()
             if late: break
     bar.close()
     return self.step_done >= self.training.steps
