@@ -23,9 +23,9 @@ from .tables import (LAYOUTS, LEVEL_COLUMNS, Markdown, RunsMissing, commits, fin
 __all__ = ['POLICY_COLUMNS', 'KINDS', 'PALETTE', 'DISTANCES', 'ABLATIONS', 'AUGMENTATIONS', 'TRAINED', 'FIGURES', 'read_policy',
            'check_policy', 'shares', 'in_kinds', 'colours', 'plot_shares', 'spread_out', 'words', 'plot_pi',
            'weighted_means', 'plot_p_m', 'distances', 'plot_distances', 'plot_agreement', 'likeliest', 'all_gains',
-           'printed_gains', 'plot_gains', 'plot_boxes', 'read_histories', 'plot_curves', 'searches', 'box_levels',
-           'curves', 'examples', 'plot_people', 'first', 'write_figures', 'draw_figure', 'small_print', 'save',
-           'show_figure']
+           'printed_gains', 'plot_gains', 'plot_boxes', 'read_histories', 'plot_curves', 'plot_learning', 'searches',
+           'box_levels', 'curves', 'examples', 'plot_people', 'first', 'write_figures', 'draw_figure', 'small_print',
+           'save', 'show_figure']
 
 # %% ../../nbs/report/30_figures.ipynb #4d72a6b2
 POLICY_COLUMNS = ['step', 'sub_policy', 'pi', 'position', 'operation', 'p', 'm']
@@ -271,6 +271,16 @@ def plot_curves(histories:pd.DataFrame, # of `read_histories`
     ax.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
     return ax
 
+# %% ../../nbs/report/30_figures.ipynb #3a6c865e
+def plot_learning(histories:pd.DataFrame)->Figure: # of `read_histories`
+    "Training loss beside PCK@0.2 on held-out people."
+    fig, axes = plt.subplots(1, 2, figsize=(9, 2.8), sharex=True)
+    plot_curves(histories, ax=axes[0]).get_legend().remove()
+    plot_curves(histories, 'PCK@0.2', 'val', axes[1])
+    axes[1].set(ylabel='PCK@0.2, held out', ylim=(0, None))
+    fig.tight_layout()
+    return fig
+
 # %% ../../nbs/report/30_figures.ipynb #c7952678
 def searches(folder:str|Path, scale:str|None=None, seeds:tuple|None=None)->dict[str, pd.DataFrame]: # 'seed 0' -> its policy
     "The policies of the search at the largest scale that has it, every seed."
@@ -302,7 +312,7 @@ def plot_people(people:dict, count:int=16, columns:int=8)->Figure:
     shown = slice(0, count)
     return show_people(people['images'][shown], people['predicted'][shown], None, SKELETONS[str(people['skeleton'])], columns=columns, width=1.4)
 
-# %% ../../nbs/report/30_figures.ipynb #d648c723
+# %% ../../nbs/report/30_figures.ipynb #2d7ba19d
 def first(policies:dict)->pd.DataFrame: return next(iter(policies.values()))
 
 FIGURES = { # name of the file -> experiments that it needs; folder of records, scale, seeds -> what was drawn
@@ -313,7 +323,7 @@ FIGURES = { # name of the file -> experiments that it needs; folder of records, 
     'policy_agreement': (('search',), lambda *where: plot_agreement(searches(*where))),
     'ablations': (('p2net',), lambda folder, *where: plot_gains(all_gains(folder, 'AP', ABLATIONS + AUGMENTATIONS, *where))),
     'box_quality': (('box-quality',), lambda *where: plot_boxes(box_levels(*where))),
-    'learning_curves': (TRAINED, lambda *where: plot_curves(curves(*where))),
+    'learning_curves': (TRAINED, lambda *where: plot_learning(curves(*where))),
     'people': (('p2net',), lambda *where: plot_people(examples(*where))),
 }
 
@@ -333,7 +343,7 @@ def write_figures(folder:str|Path|None=None, # of records; None: the repository'
         else: written.append(path)
     return written
 
-# %% ../../nbs/report/30_figures.ipynb #8f32d1cd
+# %% ../../nbs/report/30_figures.ipynb #dc06cd5d
 def draw_figure(name:str, folder:Path, scale:str|None=None, seeds:tuple|None=None)->Figure:
     "A figure with its small print."
     (experiments, draw), found = FIGURES[name], find_runs(folder)
@@ -341,7 +351,8 @@ def draw_figure(name:str, folder:Path, scale:str|None=None, seeds:tuple|None=Non
     runs = load_runs(folder, wanted_runs(found, list(experiments), scale, seeds))
     drawn = draw(folder, scale, seeds)
     fig = drawn if isinstance(drawn, Figure) else drawn.figure
-    fig.text(0, -.04, small_print(name, runs), fontsize=7, color='.4', va='top')
+    below = fig.get_tightbbox().y0/fig.get_figheight() - .02           # under the lowest label, wherever that is
+    fig.text(0, below, small_print(name, runs), fontsize=7, color='.4', va='top')
     return fig
 
 # %% ../../nbs/report/30_figures.ipynb #cf5564bb
