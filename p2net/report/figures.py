@@ -271,9 +271,10 @@ def plot_curves(histories:pd.DataFrame, # of `read_histories`
     ax.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
     return ax
 
-# %% ../../nbs/report/30_figures.ipynb #3a6c865e
+# %% ../../nbs/report/30_figures.ipynb #5a7fd32c
 def plot_learning(histories:pd.DataFrame)->Figure: # of `read_histories`
-    "Training loss beside PCK@0.2 on held-out people."
+    "Training loss beside PCK@0.2 on held-out people; the loss alone where the runs did not validate on their way."
+    if 'PCK@0.2' not in histories: return plot_curves(histories).figure
     fig, axes = plt.subplots(1, 2, figsize=(9, 2.8), sharex=True)
     plot_curves(histories, ax=axes[0]).get_legend().remove()
     plot_curves(histories, 'PCK@0.2', 'val', axes[1])
