@@ -22,17 +22,17 @@ from .runs.record import is_done, read_record, record_folder
 __all__ = ['SHOWN', 'forerunners', 'how_many', 'say', 'run_apart', 'prepare', 'end_with', 'run_missing', 'headline', 'beside',
            'replace_committed', 'reproduce']
 
-# %% ../nbs/80_reproduce.ipynb #55498215
+# %% ../nbs/80_reproduce.ipynb #8fd9601e
 def forerunners(config:Config)->set[tuple[str, int]]: # (experiment, seed)
     "Runs whose records this run reads."
     base = base_name(config.experiment)
     return {(need + config.experiment[len(base):], config.seed) for need in EXPERIMENTS[base].needs}
 
 def how_many(jobs:int|None)->tuple[int, int]: # runs side by side, threads of each
-    "On a GPU one run, else two, and the cores shared out among them."
+    "On a GPU one run, else two, and the cores shared out among them; OMP_NUM_THREADS, where it is set, is obeyed."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     jobs = jobs or (1 if torch.cuda.is_available() or cores == 1 else 2)
-    return jobs, max(1, cores//jobs)
+    return jobs, int(os.environ.get('OMP_NUM_THREADS') or max(1, cores//jobs))
 
 # %% ../nbs/80_reproduce.ipynb #bc22435a
 def say(text:str)->None:
