@@ -148,7 +148,7 @@ def resume(self)->bool: # whether there was something to resume
 
 Trainer.checkpoint, Trainer.save, Trainer.resume = _checkpoint, save, resume
 
-# %% ../../nbs/runs/50_training.ipynb #8e92faf1
+# %% ../../nbs/runs/50_training.ipynb #8a5c0405
 def bar_line()->int:
     "Line of the terminal for the progress bar: runs side by side are given one each."
     return int(os.environ.get('P2NET_BAR', 0))
@@ -177,6 +177,7 @@ def fit(self,
     bar.close()
     return self.step_done >= self.training.steps
 
+# %% ../../nbs/runs/50_training.ipynb #ef87ccc9
 def log(self, window:list[Tensor], bar)->list: # an empty window
     "Add the mean loss of the last steps to the history; validate where it is due."
     loss = torch.stack(window).mean().item()
