@@ -13,9 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 # %% auto #0
-__all__ = ['Positive', 'Fraction', 'Count', 'PolicyName', 'SCALES', 'Strict', 'DataConfig', 'NetworkConfig', 'SearchConfig',
-           'TrainingConfig', 'EvaluationConfig', 'Config', 'merge', 'parse_override', 'one_line', 'make_config',
-           'read_settings']
+__all__ = ['Positive', 'Fraction', 'Count', 'Switch', 'PolicyName', 'SCALES', 'Strict', 'DataConfig', 'NetworkConfig',
+           'SearchConfig', 'TrainingConfig', 'EvaluationConfig', 'Config', 'merge', 'parse_override', 'one_line',
+           'make_config', 'read_settings']
 
 # %% ../../nbs/runs/10_config.ipynb #8d5312b1
 class Strict(BaseModel):
@@ -37,18 +37,20 @@ class DataConfig(Strict):
     padding: Positive = 1.25                            # growth of the box on each side, C-94
     reach: Annotated[float, Field(ge=1)] = 1.5          # side of the canvas over the crop's height
 
-# %% ../../nbs/runs/10_config.ipynb #537f2a44
+# %% ../../nbs/runs/10_config.ipynb #b8dc6005
+Switch = Literal[True, False, 'control']               # in, out, or plain convolutions of equal cost, C-83
+
 class NetworkConfig(Strict):
     "P2Net's size and switches, III.B and III.C."
     depth: Literal[18, 34, 50, 101, 152] = 18           # ResNet's
     width: Annotated[int, Field(ge=8)] = 64             # channels D of the pyramid
-    parallel: bool = True                               # parallel fusion (Table VI)
-    progressive: bool = True                            # progressive fusion
-    attention: bool = True                              # attention module (Table V)
+    parallel: Switch = True                             # parallel fusion (Table VI)
+    progressive: Switch = True                          # progressive fusion
+    attention: Switch = True                            # attention module (Table V)
     dilation: Count = 2                                 # of the bottlenecks; 1 is a plain one
     weights: str|None = None                            # None: from scratch; 'imagenet'; a .safetensors file
 
-# %% ../../nbs/runs/10_config.ipynb #3ef22c5d
+# %% ../../nbs/runs/10_config.ipynb #f86688e7
 PolicyName = Literal['searched', 'identity', 'hand-made', 'frozen', 'random', 'randaugment', 'trivialaugment']
 
 class SearchConfig(Strict):
@@ -60,6 +62,7 @@ class SearchConfig(Strict):
     jitter: Positive = .5                               # sd of the noise on the logit of m
     tau: Positive = .5                                  # both temperatures, C-24, C-25
     epsilon: Positive = .01                             # epsilon |v| of Eq. 12
+    probe_mode: Literal['training', 'evaluation'] = 'training'  # BatchNorm at omega+ and omega-, C-41
     policy_lr: Positive = .05                           # Adam's, C-46
     lr: Positive = 5e-4                                 # of the network during the search, C-47
     batch: Annotated[int, Field(ge=2)] = 32             # people a step, training and validation each

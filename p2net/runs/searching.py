@@ -62,7 +62,7 @@ def make_policy(search:SearchConfig)->Policy:
     "The policy at its start: pi uniform, p = m = 0.5."
     return Policy(operations=dict(dada15=DADA15, pose16=POSE16)[search.operations], sub_policies=search.sub_policies, tau=search.tau)
 
-# %% ../../nbs/runs/60_searching.ipynb #0d8fd6d7
+# %% ../../nbs/runs/60_searching.ipynb #fc9ce066
 class Searcher:
     "The experiment `search`: halves of the people, a network, a policy, and the steps that move them."
     def __init__(self,
@@ -78,7 +78,8 @@ class Searcher:
         self.augment = PeopleAugment(pack, self.policy.operations, config.training.sigma)
         optimizer = torch.optim.Adam(self.model.parameters(), lr=s.lr, weight_decay=config.training.weight_decay, fused=True)
         self.search = Search(self.model, self.policy, self.augment, train_loss, validation_loss, optimizer, policy_lr=s.policy_lr,
-                             estimator=s.estimator, candidates=s.candidates, jitter=s.jitter, epsilon_scale=s.epsilon)
+                             estimator=s.estimator, candidates=s.candidates, jitter=s.jitter, epsilon_scale=s.epsilon,
+                             probe_mode=s.probe_mode)
         self.step_done, self.rows, self.history, self.seconds = 0, [], [], 0.
 
 # %% ../../nbs/runs/60_searching.ipynb #58f4d22c
