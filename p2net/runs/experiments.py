@@ -46,7 +46,7 @@ class Experiment:
 def _ablation(name, what, serves, **changes): return Experiment(name, what, 'train', serves, changes, ('search',))
 def _control(name, policy, what, serves='Table IV'): return Experiment(name, what, 'train', serves, dict(policy=policy))
 
-# %% ../../nbs/runs/70_experiments.ipynb #36f447a3
+# %% ../../nbs/runs/70_experiments.ipynb #a85ce2a3
 EXPERIMENTS = {e.name: e for e in (
     Experiment('search', 'DA² on one half of the search people, judged on the other', 'search', 'policy evolution'),
     _ablation('p2net', 'P²Net trained with the policy found', 'Tables I, II, IV, V, VI'),
@@ -64,10 +64,11 @@ EXPERIMENTS = {e.name: e for e in (
     _control('random-policy', 'random', 'a policy drawn at random'),
     _control('randaugment', 'randaugment', 'RandAugment'),
     _control('trivialaugment', 'trivialaugment', 'TrivialAugment'),
-    *(Experiment(f'planted-{name}', f'a search of single operations, judged by people {what}', 'search', 'planted shifts',
-                 dict(search=dict(sub_policies='singles', steps=100, plant=plant)))
-      for name, plant, what in (('none', None, 'as they are'), ('dark', 'dark', 'darkened to 30-60 %'), ('turned', 'turned', 'turned by up to 40°'),
-                                ('inverted', 'inverted', 'inverted'), ('moved', 'moved', 'moved by up to 35 %'))),
+    *(Experiment(f'planted-{name}{suffix}', f'a search of {over}, judged by people {what}', 'search', 'planted shifts',
+                 dict(search=dict(sub_policies=kind, steps=steps, plant=None if name == 'none' else name)))
+      for suffix, kind, over, steps in (('', 'singles', 'single operations', 100), ('-pairs', 'pairs', 'pairs of operations', 150))
+      for name, what in (('none', 'as they are'), ('dark', 'darkened to 30-60 %'), ('turned', 'turned by up to 40°'),
+                         ('inverted', 'inverted'), ('moved', 'moved by up to 35 %'))),
 )}
 MAIN = ('search', 'p2net', 'hand-made', 'no-attention', 'no-parallel', 'box-quality', 'mean-pose', 'untrained')
 
