@@ -17,7 +17,7 @@ from .operations import DADA15, OPERATIONS, Draws, Operation
 from .policy import Policy, read_json
 from .relaxation import uniform
 
-# %% ../../nbs/da2/60_controls.ipynb #2ca11bb0
+# %% ../../nbs/da2/60_controls.ipynb #160766b5
 class FrozenPolicy(Policy):
     "The policy that a search starts from, and stays there."
     kind = 'frozen'
@@ -34,10 +34,11 @@ class RandomPolicy(FrozenPolicy):
                 ):
         super().__init__(operations, sub_policies, p, m, tau)
         gen = torch.Generator().manual_seed(seed)
-        self.pi_logits.copy_((-uniform(self.pi_logits.shape, gen).log()).log())   # exponential, normalised: uniform on the simplex
+        # an exponential each, normalised: uniform on the simplex
+        self.pi_logits.copy_((-uniform(self.pi_logits.shape, gen).log()).log())
         for logits in (self.p_logits, self.m_logits): logits.copy_(torch.logit(uniform(logits.shape, gen)))
 
-# %% ../../nbs/da2/60_controls.ipynb #8baeeab6
+# %% ../../nbs/da2/60_controls.ipynb #67750858
 class Control:
     "A policy without numbers that learn: settings, operations, and a way to throw."
     kind, settings, operations = '', {}, ()
@@ -55,7 +56,9 @@ class Control:
         op, on, m, sign = self.throw(n, gen)
         return Draws(op[:, 0].clone(), op, on, m, sign, torch.rand(*op.shape, 2, generator=gen))
 
-    def rows(self, **first)->list[dict]: # columns as those of `Policy.rows`; pi is the share of images at this position
+    def rows(self,
+             **first, # columns to put in front of each row
+            )->list[dict]: # columns as those of `Policy.rows`; pi is the share of images at this position
         "What the throws amount to, counted on 20 000 of them."
         draws, found = self.sample(20_000, torch.Generator().manual_seed(0)), []
         for j in range(draws.op.shape[1]):
@@ -63,23 +66,28 @@ class Control:
                 mine = draws.op[:, j] == i
                 if not mine.any(): continue
                 on = mine & draws.on[:, j]
+                m = draws.m[on, j].double().mean().item() if on.any() else 0.
                 found.append(dict(first, sub_policy=i, pi=mine.double().mean().item(), position=j, operation=o.name,
-                                  p=on.sum().item()/mine.sum().item(), m=draws.m[on, j].double().mean().item() if on.any() else 0.))
+                                  p=on.sum().item()/mine.sum().item(), m=m))
         return found
 
-# %% ../../nbs/da2/60_controls.ipynb #e0c6092e
+# %% ../../nbs/da2/60_controls.ipynb #2e315959
 def _to_json(self)->dict:
     "The control as plain data."
-    return dict(schema=1, kind=self.kind, settings=dict(self.settings), operations=[dict(name=o.name, high=o.high) for o in self.operations])
+    return dict(schema=1, kind=self.kind, settings=dict(self.settings),
+                operations=[dict(name=o.name, high=o.high) for o in self.operations])
 
 
-def _from_json(cls, source)->Control:
+def _from_json(cls,
+               source, # path of a policy file, or what was in it
+              )->Control:
     "The control that `to_json` wrote."
     data = read_json(source, cls.kind)
     try: control = cls(**data.get('settings', {}))
     except TypeError: raise ValueError(f"{cls.kind}: unknown setting among {', '.join(data['settings'])}") from None
     if data.get('operations', control.to_json()['operations']) != control.to_json()['operations']:
-        raise ValueError(f"{cls.kind}: the operations of the file are not those that its settings make; after an edit by hand leave them out")
+        raise ValueError(f"{cls.kind}: the operations of the file are not those that its settings make; "
+                         "after an edit by hand leave them out")
     return control
 
 
@@ -90,16 +98,17 @@ def directions(shape, gen:torch.Generator)->Tensor:
 
 Control.to_json, Control.from_json = _to_json, classmethod(_from_json)
 
-# %% ../../nbs/da2/60_controls.ipynb #ec86c8a9
+# %% ../../nbs/da2/60_controls.ipynb #2c8688ca
 class IdentityPolicy(Control):
     "Leaves every image as it is."
     kind, operations = 'identity', (OPERATIONS['rotate'],)
     def throw(self, n, gen):
-        return torch.zeros(n, 1, dtype=torch.long), torch.zeros(n, 1, dtype=torch.bool), torch.zeros(n, 1), torch.ones(n, 1)
+        first, off = torch.zeros(n, 1, dtype=torch.long), torch.zeros(n, 1, dtype=torch.bool)
+        return first, off, torch.zeros(n, 1), torch.ones(n, 1)
 
-# %% ../../nbs/da2/60_controls.ipynb #77932683
-RANDAUGMENT13 = ('auto_contrast', 'equalize', 'rotate', 'solarize', 'color', 'posterize', 'contrast', 'brightness', 'sharpness',
-                 'shear_x', 'shear_y', 'translate_x', 'translate_y')
+# %% ../../nbs/da2/60_controls.ipynb #e6009734
+RANDAUGMENT13 = ('auto_contrast', 'equalize', 'rotate', 'solarize', 'color', 'posterize', 'contrast', 'brightness',
+                 'sharpness', 'shear_x', 'shear_y', 'translate_x', 'translate_y')
 
 
 def among(n:int, N:int, count:int, gen:torch.Generator)->tuple[Tensor,Tensor]: # op, on: (n, N)
@@ -115,17 +124,18 @@ class RandAugment(Control):
                  N:int=2, # operations for each image
                  m:float=.3, # magnitude of all, 0 to 1
                 ):
-        if not (N >= 1 and 0 <= m <= 1): raise ValueError(f"RandAugment needs N >= 1 and 0 <= m <= 1, got N={N}, m={m}")
+        if not (N >= 1 and 0 <= m <= 1):
+            raise ValueError(f"RandAugment needs N >= 1 and 0 <= m <= 1, got N={N}, m={m}")
         self.settings, self.N, self.m = dict(N=N, m=m), N, m
     def throw(self, n, gen):
         return *among(n, self.N, 13, gen), torch.full((n, self.N), self.m), directions((n, self.N), gen)
 
-# %% ../../nbs/da2/60_controls.ipynb #bf6f065e
+# %% ../../nbs/da2/60_controls.ipynb #1c4ea172
 def trivial_operations(wide:bool)->tuple[Operation,...]:
     "TrivialAugment's operations: AutoAugment's ranges with short translations, or the wide ones."
     ranges = dict(translate_x=10/224, translate_y=10/224)
-    if wide: ranges = dict(shear_x=.99, shear_y=.99, translate_x=32/224, translate_y=32/224, rotate=135., posterize=6.,
-                           contrast=.99, color=.99, brightness=.99, sharpness=.99)
+    if wide: ranges = dict(shear_x=.99, shear_y=.99, translate_x=32/224, translate_y=32/224, rotate=135.,
+                           posterize=6., contrast=.99, color=.99, brightness=.99, sharpness=.99)
     return tuple(replace(OPERATIONS[name], high=ranges.get(name, OPERATIONS[name].high)) for name in RANDAUGMENT13)
 
 
@@ -139,7 +149,7 @@ class TrivialAugment(Control):
     def throw(self, n, gen):
         return *among(n, 1, 13, gen), torch.randint(31, (n, 1), generator=gen)/30, directions((n, 1), gen)
 
-# %% ../../nbs/da2/60_controls.ipynb #838a5bdc
+# %% ../../nbs/da2/60_controls.ipynb #0d6bc19d
 class HandMade(Control):
     "HRNet's rotation and scale; its mirror is part of the base augmentation, its half body no operation."
     kind = 'hand-made'
@@ -149,9 +159,11 @@ class HandMade(Control):
                  p:float=.6, # probability of a rotation
                 ):
         if not (rotation > 0 and 0 < scale < 1 and 0 <= p <= 1):
-            raise ValueError(f"hand-made needs rotation > 0, 0 < scale < 1 and 0 <= p <= 1, got {rotation}, {scale}, {p}")
+            raise ValueError("hand-made needs rotation > 0, 0 < scale < 1 and 0 <= p <= 1, "
+                             f"got {rotation}, {scale}, {p}")
         self.settings, self.scale, self.p = dict(rotation=rotation, scale=scale, p=p), scale, p
-        self.operations = replace(OPERATIONS['scale'], high=1/(1 - scale) - 1), replace(OPERATIONS['rotate'], high=2*rotation)
+        self.operations = (replace(OPERATIONS['scale'], high=1/(1 - scale) - 1),
+                           replace(OPERATIONS['rotate'], high=2*rotation))
     def throw(self, n, gen):
         box = (1 + self.scale*torch.randn(n, generator=gen)).clamp(1 - self.scale, 1 + self.scale)
         size, turn = -box.log()/-math.log(1 - self.scale), torch.randn(n, generator=gen).clamp(-2, 2)/2
@@ -159,13 +171,15 @@ class HandMade(Control):
         value = torch.stack([size, turn], 1)
         return torch.arange(2).repeat(n, 1), on, value.abs().clamp(max=1), torch.where(value < 0, -1., 1.)
 
-# %% ../../nbs/da2/60_controls.ipynb #78625a4c
-POLICIES = {c.kind: c for c in (Policy, FrozenPolicy, RandomPolicy, IdentityPolicy, RandAugment, TrivialAugment, HandMade)}
+# %% ../../nbs/da2/60_controls.ipynb #cafda0cf
+POLICIES = {c.kind: c for c in (Policy, FrozenPolicy, RandomPolicy,
+                                IdentityPolicy, RandAugment, TrivialAugment, HandMade)}
 
 
 def load_policy(source, # path of a policy file, or what was in it
                ): # Policy or control
     "A found policy or a control, whichever the file holds."
     data = read_json(source, '')
-    if data['kind'] not in POLICIES: raise ValueError(f"the policy is of kind {data['kind']!r}; there are {', '.join(POLICIES)}")
+    if data['kind'] not in POLICIES:
+        raise ValueError(f"the policy is of kind {data['kind']!r}; there are {', '.join(POLICIES)}")
     return POLICIES[data['kind']].from_json(data)

@@ -96,7 +96,7 @@ def check_draws(draws:Draws,
     if low < 0 or high >= len(operations):
         raise ValueError(f"draws.op must index the {len(operations)} operations, got {low}..{high}")
 
-# %% ../../nbs/da2/20_operations.ipynb #314b436c
+# %% ../../nbs/da2/20_operations.ipynb #5e75fcc4
 def _about_middle(a, b, c, d, # (n,) entries of the linear part [[a, b], [c, d]]
                   size:tuple[int,int], # (H, W)
                   shift_x=0., shift_y=0., # (n,) pixels
@@ -106,7 +106,7 @@ def _about_middle(a, b, c, d, # (n,) entries of the linear part [[a, b], [c, d]]
     rows = (a, b, x - a*x - b*y + shift_x), (c, d, y - c*x - d*y + shift_y)
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
-
+# %% ../../nbs/da2/20_operations.ipynb #a0a29de5
 def geometry_matrix(operation:Operation, # of kind 'geometry'
                     value:Tensor, # (n,) as `operation.value` gives it
                     size:tuple[int,int], # (H, W) of the network's input
@@ -180,7 +180,7 @@ def flip_joints(joints:Tensor, # (n, J, 2)
     joints = torch.where(rows[:, None, None], joints[:, perm], joints)
     return joints, torch.where(rows[:, None], visibility[:, perm], visibility)
 
-# %% ../../nbs/da2/20_operations.ipynb #3d964251
+# %% ../../nbs/da2/20_operations.ipynb #c620cf24
 def luma(x:Tensor)->Tensor: # (n, 3, H, W) -> (n, 1, H, W)
     "Grey with PIL's weights."
     return .299*x[:, :1] + .587*x[:, 1:2] + .114*x[:, 2:]
@@ -194,11 +194,14 @@ def smooth(x:Tensor)->Tensor: # (n, C, H, W) -> the same
     return y
 
 
-def blend(dull:Tensor, x:Tensor, factor:Tensor)->Tensor:
+def blend(dull:Tensor, # broadcasts against x: what factor 0 leaves
+          x:Tensor, # (n, 3, H, W) in [0, 1]
+          factor:Tensor, # broadcasts against x; 1 changes nothing, above 1 exaggerates
+         )->Tensor: # (n, 3, H, W) in [0, 1]
     "(1 - factor) dull + factor x, kept in [0, 1]."
     return (dull*(1 - factor) + x*factor).clamp(0, 1)
 
-# %% ../../nbs/da2/20_operations.ipynb #290619b9
+# %% ../../nbs/da2/20_operations.ipynb #9c5470ff
 def auto_contrast(x:Tensor)->Tensor: # (n, 3, H, W) -> the same
     "Every channel stretched to [0, 1]; a flat channel stays."
     low, high = x.amin((-2, -1), keepdim=True), x.amax((-2, -1), keepdim=True)
@@ -206,7 +209,9 @@ def auto_contrast(x:Tensor)->Tensor: # (n, 3, H, W) -> the same
     return torch.where(flat, x, (x - low)/torch.where(flat, 1, high - low))
 
 
-def straight_through(x:Tensor, y:Tensor)->Tensor:
+def straight_through(x:Tensor, # any shape, whose gradient is kept
+                     y:Tensor, # the same shape, whose value is kept
+                    )->Tensor: # the same shape
     "The value of y with the gradient of x."
     return x + (y - x).detach()
 
@@ -221,17 +226,17 @@ def equalize(x:Tensor)->Tensor: # (n, 3, H, W) -> the same
     y = table.clamp(0, 255).gather(2, level).view_as(x).to(x)/255
     return torch.where((step == 0)[..., None], x, straight_through(x, y))
 
-# %% ../../nbs/da2/20_operations.ipynb #c04e343c
+# %% ../../nbs/da2/20_operations.ipynb #1da6846a
 def solarize(x:Tensor, # (n, 3, H, W) in [0, 1]
              value:Tensor, # broadcasts against x: grey levels below 256
-            )->Tensor:
+            )->Tensor: # (n, 3, H, W) in [0, 1]
     "The levels from 256 - value upwards become their negative."
     return torch.where((x.detach()*255).round() < 256 - value.detach(), x, 1 - x)
 
 
 def posterize(x:Tensor, # (n, 3, H, W) in [0, 1]
               value:Tensor, # broadcasts against x: bits to drop
-             )->Tensor:
+             )->Tensor: # (n, 3, H, W) in [0, 1]
     "Only the upper floor(8 - value) bits of every level."
     step = 2**(8 - (8 - value.detach()).floor())
     y = ((x.detach()*255).round()/step).floor()*step/255
@@ -339,7 +344,7 @@ def see(joints:Tensor, # (n, J, 2) input px
     inside = (x >= -.5) & (x <= size[1] - .5) & (y >= -.5) & (y <= size[0] - .5)
     return visibility*inside.to(visibility.dtype)
 
-# %% ../../nbs/da2/20_operations.ipynb #58f145d9
+# %% ../../nbs/da2/20_operations.ipynb #ec207043
 def as_pixels(canvas:Tensor)->Tensor: # (n, 3, h, w) uint8 or floating point -> floating point in [0, 1]
     "Pixels in [0, 1], or a sentence that says what is wrong with them."
     if canvas.ndim != 4 or canvas.shape[1] != 3:
@@ -347,11 +352,12 @@ def as_pixels(canvas:Tensor)->Tensor: # (n, 3, h, w) uint8 or floating point -> 
     if canvas.dtype == torch.uint8: return canvas.float()/255
     if not canvas.is_floating_point():
         raise ValueError(f"canvas must be uint8 or floating point in [0, 1], got {canvas.dtype}")
-    if canvas.device.type == 'cpu' and canvas.numel() and canvas.max() > 1.5: # elsewhere looking would wait for the device
+    # on the CPU only: elsewhere looking would wait for the device
+    if canvas.device.type == 'cpu' and canvas.numel() and canvas.max() > 1.5:
         raise ValueError(f"canvas: floating point pixels must be in [0, 1], got {canvas.max():g}; divide by 255")
     return canvas
 
-
+# %% ../../nbs/da2/20_operations.ipynb #08d8e454
 def augment(canvas:Tensor, # (n, 3, Hc, Wc) uint8, or floating point in [0, 1]
             matrix:Tensor, # (n, 2, 3) canvas px -> input px: the base crop
             joints:Tensor|None, # (n, J, 2) canvas px

@@ -25,7 +25,7 @@ def patch_to(cls:type):
     def add(method): setattr(cls, method.__name__, method)
     return add
 
-# %% ../../nbs/da2/30_policy.ipynb #5f4e5470
+# %% ../../nbs/da2/30_policy.ipynb #0a4bb1d1
 def search_space(operations, # names, or `Operation`s with ranges of your own
                  sub_policies='pairs', # 'singles', 'pairs', or a list of tuples of names, all of one length
                 )->tuple[tuple[Operation,...],Tensor]: # the operations; (K, N) indices into them
@@ -36,10 +36,13 @@ def search_space(operations, # names, or `Operation`s with ranges of your own
     names = [o.name for o in operations]
     if len(set(names)) < len(names): raise ValueError(f"an operation is listed twice: {', '.join(names)}")
     if isinstance(sub_policies, str):
-        if sub_policies not in ('singles', 'pairs'): raise ValueError(f"sub_policies must be 'singles', 'pairs' or a list, got {sub_policies!r}")
+        if sub_policies not in ('singles', 'pairs'):
+            raise ValueError(f"sub_policies must be 'singles', 'pairs' or a list, got {sub_policies!r}")
         sub_policies = list(combinations(names, 1 + (sub_policies == 'pairs')))
-    if not sub_policies: raise ValueError(f"the search space is empty: no sub-policy can be made of {len(names)} operations")
-    if len({len(s) for s in sub_policies}) > 1: raise ValueError("all sub-policies must have the same number of operations")
+    if not sub_policies:
+        raise ValueError(f"the search space is empty: no sub-policy can be made of {len(names)} operations")
+    if len({len(s) for s in sub_policies}) > 1:
+        raise ValueError("all sub-policies must have the same number of operations")
     strange = [o for s in sub_policies for o in s if o not in names]
     if strange: raise ValueError(f"a sub-policy uses {strange[0]!r}, which is not among the operations")
     return operations, torch.tensor([[names.index(o) for o in s] for s in sub_policies])
@@ -154,21 +157,22 @@ def weigh(c:Tensor, # (n,) weights
     if not x.is_floating_point(): raise ValueError(f"only floating-point tensors can be mixed, got {x.dtype}")
     return c.to(x).reshape(-1, *[1]*(x.ndim - 1))*x
 
-# %% ../../nbs/da2/30_policy.ipynb #c7276b73
+# %% ../../nbs/da2/30_policy.ipynb #b8493d76
 @patch_to(Policy)
 def mixture(self,
             c:Tensor, # (n, K) weights of the sub-policies
             S:Callable, # S(k) -> what sub-policy k makes of the n images: tensors (n, ...) in any nesting
            ): # the same nesting
     "x_hat = sum over k of c_k S_k(x), Eq. (4)."
-    if c.shape[-1] != len(self.table): raise ValueError(f"c has {c.shape[-1]} weights for {len(self.table)} sub-policies")
+    if c.shape[-1] != len(self.table):
+        raise ValueError(f"c has {c.shape[-1]} weights for {len(self.table)} sub-policies")
     total = None
     for k in range(len(self.table)):
         term = tree_map(lambda x: weigh(c[:, k], x), S(k))
         total = term if total is None else tree_map(torch.add, total, term)
     return total
 
-# %% ../../nbs/da2/30_policy.ipynb #c4ef9a81
+# %% ../../nbs/da2/30_policy.ipynb #6fb24825
 @patch_to(Policy)
 def exact(self)->tuple[Tensor,Tensor,Tensor]: # (K,), (K, N), (K, N) in float64, without gradients
     "pi, p and m, for reports and files."
@@ -181,7 +185,8 @@ def shares(self)->dict[str,float]: # operation -> its part of sum(pi p m); they 
     "How much of the augmentation each operation is."
     pi, p, m = self.exact()
     mass = pi[:, None]*p*m
-    of = torch.zeros(len(self.operations), dtype=mass.dtype, device=mass.device).index_add_(0, self.table.flatten(), mass.flatten())
+    none = torch.zeros(len(self.operations), dtype=mass.dtype, device=mass.device)
+    of = none.index_add_(0, self.table.flatten(), mass.flatten())
     return dict(zip([o.name for o in self.operations], (of/of.sum()).tolist()))
 
 
@@ -244,19 +249,20 @@ def top(self,
         new.p_logits.copy_(self.p_logits[keep]); new.m_logits.copy_(self.m_logits[keep])
     return new
 
-# %% ../../nbs/da2/30_policy.ipynb #c00ed8a2
+# %% ../../nbs/da2/30_policy.ipynb #570d4afe
 @patch_to(Policy)
 def to_json(self)->dict: # ready for json.dump
     "The policy as plain data, `policy.json`."
     pi, p, m = self.exact()
     names = [o.name for o in self.operations]
     entries = [dict(operations=[names[o] for o in row], pi=pi[k].item(), p=p[k].tolist(), m=m[k].tolist(),
-                    logits=dict(pi=self.pi_logits[k].item(), p=self.p_logits[k].tolist(), m=self.m_logits[k].tolist()))
+                    logits=dict(pi=self.pi_logits[k].item(), p=self.p_logits[k].tolist(),
+                                m=self.m_logits[k].tolist()))
                for k, row in enumerate(self.table.tolist())]
     return dict(schema=1, kind=self.kind, tau=self.tau, start=dict(p=self.start[0], m=self.start[1]),
                 operations=[dict(name=o.name, high=o.high) for o in self.operations], sub_policies=entries)
 
-# %% ../../nbs/da2/30_policy.ipynb #3d5091f5
+# %% ../../nbs/da2/30_policy.ipynb #f532b177
 def read_json(source, # path of a policy.json, or what was in it
               kind:str, # what it must hold
              )->dict:
@@ -267,17 +273,20 @@ def read_json(source, # path of a policy.json, or what was in it
         if not path.is_file(): raise FileNotFoundError(f"{name}: there is no such file; a search writes one")
         try: data = json.loads(path.read_text())
         except ValueError as e: raise ValueError(f"{name}: this is not JSON ({e})") from None
-    if not isinstance(data, dict) or 'kind' not in data: raise ValueError(f"{name}: this is no policy; it lacks the field 'kind'")
-    if data.get('schema') != 1: raise ValueError(f"{name}: schema {data.get('schema')!r} is unknown; this version reads schema 1")
+    if not isinstance(data, dict) or 'kind' not in data:
+        raise ValueError(f"{name}: this is no policy; it lacks the field 'kind'")
+    if data.get('schema') != 1:
+        raise ValueError(f"{name}: schema {data.get('schema')!r} is unknown; this version reads schema 1")
     if kind and data['kind'] != kind: raise ValueError(f"{name}: holds a {data['kind']!r}, not a {kind!r}")
     return data
 
-# %% ../../nbs/da2/30_policy.ipynb #2dc85b4c
+# %% ../../nbs/da2/30_policy.ipynb #149cc5e5
 def operations_of(data:dict)->tuple[Operation,...]: # entry 'operations' of a policy file
     "The operations of a policy file, with the ranges that it names."
     unknown = [o['name'] for o in data['operations'] if o['name'] not in OPERATIONS]
     if unknown: raise ValueError(f"the policy uses an operation {unknown[0]!r}; there are {', '.join(OPERATIONS)}")
-    return tuple(replace(OPERATIONS[o['name']], high=float(o.get('high', OPERATIONS[o['name']].high))) for o in data['operations'])
+    return tuple(replace(OPERATIONS[o['name']], high=float(o.get('high', OPERATIONS[o['name']].high)))
+                 for o in data['operations'])
 
 
 def logits_of(entry:dict, # one of 'sub_policies'
@@ -285,7 +294,8 @@ def logits_of(entry:dict, # one of 'sub_policies'
              )->tuple: # logit of pi, logits of p, logits of m
     "The logits of one sub-policy: as stored, or from pi, p and m where a person wrote the file."
     logit = lambda q: math.log(q/(1 - q)) if 0 < q < 1 else math.inf*(1 if q else -1)
-    if 'logits' not in entry: return math.log(entry['pi'] or 1e-300), [logit(q) for q in entry['p']], [logit(q) for q in entry['m']]
+    if 'logits' not in entry:
+        return math.log(entry['pi'] or 1e-300), [logit(q) for q in entry['p']], [logit(q) for q in entry['m']]
     stored = entry['logits']
     for what in ('p', 'm'):
         for q, l in zip(entry[what], stored[what], strict=True):
@@ -294,7 +304,7 @@ def logits_of(entry:dict, # one of 'sub_policies'
                                  "after an edit by hand remove the field 'logits'")
     return stored['pi'], stored['p'], stored['m']
 
-# %% ../../nbs/da2/30_policy.ipynb #e510b228
+# %% ../../nbs/da2/30_policy.ipynb #a48de7f1
 def _from_json(cls,
                source, # path of a policy.json, or what was in it
               )->Policy:
@@ -302,12 +312,16 @@ def _from_json(cls,
     data = read_json(source, cls.kind)
     entries, start = data['sub_policies'], data.get('start', dict(p=.5, m=.5))
     logits = [logits_of(e, k) for k, e in enumerate(entries)]
-    pi, stored = torch.tensor([e['pi'] for e in entries], dtype=torch.float64), torch.tensor([l[0] for l in logits], dtype=torch.float64)
+    pi = torch.tensor([e['pi'] for e in entries], dtype=torch.float64)
+    stored = torch.tensor([l[0] for l in logits], dtype=torch.float64)
     if (stored.softmax(-1) - pi).abs().max() > 1e-6:
-        raise ValueError("pi doesn't sum to 1, or disagrees with its logits; after an edit by hand remove the fields 'logits'")
-    policy = cls(operations_of(data), [tuple(e['operations']) for e in entries], start['p'], start['m'], data.get('tau', .5))
+        raise ValueError("pi doesn't sum to 1, or disagrees with its logits; "
+                         "after an edit by hand remove the fields 'logits'")
+    policy = cls(operations_of(data), [tuple(e['operations']) for e in entries],
+                 start['p'], start['m'], data.get('tau', .5))
     with torch.no_grad():
-        for own, values in zip((policy.pi_logits, policy.p_logits, policy.m_logits), zip(*logits)): own.copy_(torch.tensor(values))
+        for own, values in zip((policy.pi_logits, policy.p_logits, policy.m_logits), zip(*logits)):
+            own.copy_(torch.tensor(values))
     return policy
 
 
