@@ -140,7 +140,7 @@ def test_cutouts_are_the_mean_exactly_and_where_augment_puts_them():
     planes, black = augment_fast(*args, draws, POSE16, size)[0], torch.zeros(n, 1, *size)
     for i in (0, 1): black = cutout(black, draws.m[:, i], draws.u[:, i], (1.,))
     assert black.sum() > 100 and np.array_equal((planes == 0).all(1), black[:, 0] == 1)
-    chains, holes = plan(draws, POSE16, size)
+    _, chains, holes = plan(draws, POSE16, size)
     assert all(len(h) == 2 for h in holes) and not any(chains)
 
 
@@ -160,7 +160,7 @@ def test_edges_of_sharpness_and_pictures_without_a_middle():
     assert np.array_equal(sharpness_pass(crop[:2], .1), crop[:2])
 
 
-@pytest.mark.parametrize('change, words', [(dict(output='half'), "output must be 'float' or 'uint8'"), (dict(which=[0]), 'which must be'),
+@pytest.mark.parametrize('change, words', [(dict(output='half'), "output must be 'float', 'channels-last' or 'uint8'"), (dict(which=[0]), 'which must be'),
                                            (dict(which=[0, 1, 9]), 'which: there are 3 canvases'), (dict(out=np.empty((1, 2))), 'out must be a contiguous')])
 def test_faults(change, words):
     rng, size = np.random.default_rng(0), (48, 36)
