@@ -23,9 +23,9 @@ from .tables import (LAYOUTS, LEVEL_COLUMNS, Markdown, RunsMissing, commits, fin
 __all__ = ['POLICY_COLUMNS', 'KINDS', 'PALETTE', 'DISTANCES', 'ABLATIONS', 'AUGMENTATIONS', 'TRAINED', 'FIGURES', 'read_policy',
            'check_policy', 'shares', 'in_kinds', 'colours', 'plot_shares', 'spread_out', 'words', 'plot_pi',
            'weighted_means', 'plot_p_m', 'distances', 'plot_distances', 'plot_agreement', 'likeliest', 'all_gains',
-           'printed_gains', 'plot_gains', 'plot_boxes', 'read_histories', 'plot_curves', 'plot_learning', 'searches',
-           'box_levels', 'curves', 'examples', 'plot_people', 'first', 'write_figures', 'draw_figure', 'small_print',
-           'save', 'show_figure']
+           'printed_gains', 'plot_gains', 'gain_verdicts', 'plot_boxes', 'read_histories', 'plot_curves',
+           'plot_learning', 'searches', 'box_levels', 'curves', 'examples', 'plot_people', 'first', 'write_figures',
+           'draw_figure', 'small_print', 'save', 'show_figure']
 
 # %% ../../nbs/report/30_figures.ipynb #4d72a6b2
 POLICY_COLUMNS = ['step', 'sub_policy', 'pi', 'position', 'operation', 'p', 'm']
@@ -208,7 +208,7 @@ def printed_gains(metric:str='AP')->dict[str, float]: # experiment -> what Table
     tables = {LAYOUTS[n].required[1]: numbers(load_claims(n)) for n in (4, 5, 6)}
     return {e: t.loc['Ours', metric] - t.loc['Ours*', metric] for e, t in tables.items() if metric in t}
 
-# %% ../../nbs/report/30_figures.ipynb #d63f2f52
+# %% ../../nbs/report/30_figures.ipynb #ffe0abb1
 def plot_gains(table:pd.DataFrame, # of `all_gains`
                metric:str='AP', ax:Axes|None=None)->Axes:
     "Gains with their spread, beside the paper's."
@@ -227,6 +227,19 @@ def plot_gains(table:pd.DataFrame, # of `all_gains`
     labelled = dict(zip(*ax.get_legend_handles_labels()[::-1]))                # one line a label
     ax.legend(labelled.values(), labelled, frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
     return ax
+
+def gain_verdicts(table:pd.DataFrame, # of `all_gains`
+                  metric:str='AP')->Markdown: # a line an experiment
+    "What the gains allow to be said: mean, spread, seeds above zero."
+    lines = []
+    for name, x in table.groupby('experiment', sort=False).gain:
+        mean, sd, n, above = x.mean(), x.std(ddof=1), len(x), int((x > 0).sum())
+        said = f'{mean:+.1f} {metric}'.replace('-', '−') + (f' ± {sd:.1f}' if n > 1 else '') + f', above zero in {above} of {n} seed{"s" if n > 1 else ""}'
+        if n == 1: verdict = 'one seed, so its spread is unknown and nothing follows from it'
+        elif abs(mean) <= sd or above not in (0, n): verdict = 'not told apart from zero'
+        else: verdict = f"{'better' if mean > 0 else 'worse'} with it in every seed and by more than the spread"
+        lines.append(f'- against {name_of(name)}: **{said}**: {verdict}')
+    return Markdown('\n'.join(lines))
 
 # %% ../../nbs/report/30_figures.ipynb #2a2a7ee3
 def plot_boxes(table:pd.DataFrame, # of `summarise` over levels: experiment, metric, ours, spread
@@ -356,10 +369,10 @@ def draw_figure(name:str, folder:Path, scale:str|None=None, seeds:tuple|None=Non
     fig.text(0, below, small_print(name, runs), fontsize=7, color='.4', va='top')
     return fig
 
-# %% ../../nbs/report/30_figures.ipynb #cf5564bb
+# %% ../../nbs/report/30_figures.ipynb #6e887659
 def small_print(name:str, runs:pd.DataFrame)->str:
     "What stands under a figure."
-    one = 'seed ' + str(runs.seed.min()) if name in ('policy_shares', 'policy_pi', 'policy_p_m') else f"seeds {', '.join(map(str, sorted(runs.seed.unique())))}"
+    one = 'seed ' + str(runs.seed.min()) if name in ('policy_shares', 'policy_pi', 'policy_p_m') else f"seed{'s' if runs.seed.nunique() > 1 else ''} {', '.join(map(str, sorted(runs.seed.unique())))}"
     what = setting(runs, 'boxes of several qualities' if name == 'box_quality' else None)
     if name.startswith('policy'): what = f'search on {runs.people_name.iloc[0]} people, scale {runs.scale.iloc[0]}'
     return f'{what}; {one}; commit {commits(runs)}'
