@@ -53,18 +53,19 @@ def box_results(image_ids:Sequence[int], # (n,)
     return [dict(image_id=int(i), category_id=category_id, bbox=[float(b) for b in row], score=float(s))
             for i, row, s in zip(image_ids, bbox, scores, strict=True)]
 
-# %% ../../nbs/evaluation/20_average_precision.ipynb #6ff1bae1
+# %% ../../nbs/evaluation/20_average_precision.ipynb #fb9ac121
 def write_results(results:list[dict], # from `coco_results`
                   path, # .json; COCO's server wants person_keypoints_test-dev2017_<name>_results.json
                   digits:int=3, # of the coordinates and scores
                  )->Path:
     "Write results as the JSON that COCO's evaluation server takes."
-    number = lambda v: [round(x, digits) for x in v] if isinstance(v, list) else round(v, 6) if isinstance(v, float) else v
+    number = lambda v: ([round(x, digits) for x in v] if isinstance(v, list)
+                        else round(v, 6) if isinstance(v, float) else v)
     path = Path(path)
     path.write_text(json.dumps([{k: number(v) for k, v in r.items()} for r in results], separators=(',', ':')))
     return path
 
-# %% ../../nbs/evaluation/20_average_precision.ipynb #1e07e618
+# %% ../../nbs/evaluation/20_average_precision.ipynb #be74219b
 def read_truth(ground_truth:dict|str|Path, # COCO's dictionary, or a JSON file of it
               )->dict: # a copy, annotations numbered from 1
     "COCO ground truth, from memory or a file."
@@ -74,18 +75,23 @@ def read_truth(ground_truth:dict|str|Path, # COCO's dictionary, or a JSON file o
         try: ground_truth = json.loads(path.read_text())
         except json.JSONDecodeError as error: raise ValueError(f"{path}: not readable as JSON: {error}") from None
     lacking = [k for k in ('images', 'annotations', 'categories') if k not in ground_truth]
-    if lacking: raise ValueError(f"the ground truth has no {lacking[0]!r}; COCO's has images, annotations and categories")
+    if lacking:
+        raise ValueError(f"the ground truth has no {lacking[0]!r}; COCO's has images, annotations and categories")
     return {**ground_truth, 'annotations': [{**a, 'id': i} for i, a in enumerate(ground_truth['annotations'], 1)]}
 
+# %% ../../nbs/evaluation/20_average_precision.ipynb #ff0ac884
 def check_results(results:Sequence[dict], truth:dict, field:str, length:int)->None:
     "Refuse findings that pycocotools would choke on, naming the first."
     images = {image['id'] for image in truth['images']}
     for n, r in enumerate(results):
         for key in ('image_id', 'category_id', field, 'score'):
             if key not in r: raise ValueError(f"result {n} has no {key!r}")
-        if r['image_id'] not in images: raise ValueError(f"result {n}: image_id {r['image_id']} is not in the ground truth")
-        if len(r[field]) != length: raise ValueError(f"result {n}: {field} has {len(r[field])} numbers, expected {length}")
-        if not np.isfinite([*r[field], r['score']]).all(): raise ValueError(f"result {n}: {field} or score is not finite")
+        if r['image_id'] not in images:
+            raise ValueError(f"result {n}: image_id {r['image_id']} is not in the ground truth")
+        if len(r[field]) != length:
+            raise ValueError(f"result {n}: {field} has {len(r[field])} numbers, expected {length}")
+        if not np.isfinite([*r[field], r['score']]).all():
+            raise ValueError(f"result {n}: {field} or score is not finite")
 
 # %% ../../nbs/evaluation/20_average_precision.ipynb #df53f764
 def indexed(dataset:dict)->COCO:
@@ -115,7 +121,7 @@ def named(stats:np.ndarray, where:dict[str, int])->dict[str, float]:
     "Numbers by name; those that pycocotools marks with -1 are absent."
     return {name: float(stats[i]) for name, i in where.items() if stats[i] >= 0}
 
-# %% ../../nbs/evaluation/20_average_precision.ipynb #b4abcd5b
+# %% ../../nbs/evaluation/20_average_precision.ipynb #3e351ebe
 def keypoint_ap(ground_truth:dict|str|Path, # COCO's dictionary or JSON file
                 results:Sequence[dict], # from `coco_results`
                 sigmas:Sequence[float]|None=None, # (J,); None: COCO's for 17 joints
@@ -128,9 +134,10 @@ def keypoint_ap(ground_truth:dict|str|Path, # COCO's dictionary or JSON file
     annotated = len(truth['annotations'][0].get('keypoints', [])) // 3
     if annotated != len(sigmas): raise ValueError(f"{len(sigmas)} sigmas for annotations of {annotated} joints")
     check_results(results, truth, 'keypoints', 3*len(sigmas))
-    results = [{k: v for k, v in r.items() if k != 'bbox'} for r in results]      # with a box, its area would count
+    results = [{k: v for k, v in r.items() if k != 'bbox'} for r in results]  # with a box, its area would count
     return named(coco_stats(truth, results, 'keypoints', sigmas), dict(AP=0, AP50=1, AP75=2, APM=3, APL=4, AR=5))
 
+# %% ../../nbs/evaluation/20_average_precision.ipynb #1cd72816
 def box_ap(ground_truth:dict|str|Path, # COCO's dictionary or JSON file
            results:Sequence[dict], # from `box_results`, or a detection file's content
           )->dict[str, float]: # AP, AP50, AP75, APS, APM, APL, AR in [0, 1]

@@ -65,7 +65,7 @@ def head_box_size(head_box:np.ndarray, # (..., 4) x, y, w, h of the head
     "0.6 of the diagonal of the head box, MPII's unit of PCKh."
     return .6 * np.hypot(*np.moveaxis(np.asarray(head_box, float)[..., 2:], -1, 0))
 
-# %% ../../nbs/evaluation/30_pck.ipynb #3b1fc35e
+# %% ../../nbs/evaluation/30_pck.ipynb #3e5880f0
 def counted_joints(skeleton:Skeleton)->list[int]:
     "Joints that enter a mean: all but pelvis and thorax (C-117)."
     return [i for i, joint in enumerate(skeleton.joints) if joint not in ('pelvis', 'thorax')]
@@ -80,7 +80,8 @@ def error_table(name:str, # 'PCK' | 'PCKh'
     count = np.isfinite(error).sum(0)
     mean = lambda values: float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
     columns = {group: mean(joint[list(members)]) for group, members in skeleton.groups.items() if members}
-    pooled = float((error[:, counted] <= threshold).sum() / max(count[counted].sum(), 1)) if count[counted].any() else np.nan
+    right, asked = (error[:, counted] <= threshold).sum(), count[counted].sum()
+    pooled = float(right / asked) if asked else np.nan
     table = {'': pooled, '/mean-of-joints': mean(joint[counted]), '/mean-of-columns': mean(np.array([*columns.values()])),
              **{f'/{group}': share for group, share in columns.items()}}
     return {f'{name}@{threshold:g}{key}': value for key, value in table.items() if np.isfinite(value)}

@@ -39,7 +39,7 @@ class ResNetPyramid(nn.Module):
         c4 = self.layer3(c3)
         return c2, c3, c4, self.layer4(c4)
 
-# %% ../../nbs/network/10_backbone.ipynb #c4ed62b1
+# %% ../../nbs/network/10_backbone.ipynb #5677d663
 def fit_tensors(trunk:ResNetPyramid, # whose parameters are overwritten
                 tensors:dict, # name -> tensor, torchvision's names; `fc` is ignored, halves are cast
                 source:str, # the file's name, for the error
@@ -57,7 +57,8 @@ def fit_tensors(trunk:ResNetPyramid, # whose parameters are overwritten
                              f"other parts of {stage} are there")
     extra = next((k for k in tensors if k not in own and not k.endswith('num_batches_tracked')), None)
     if extra:
-        raise ValueError(f"{source}: {extra} {tuple(tensors[extra].shape)} is not part of {resnet}, by torchvision's names")
+        raise ValueError(f"{source}: {extra} {tuple(tensors[extra].shape)} is not part of {resnet}, "
+                         "by torchvision's names")
     if not tensors: raise ValueError(f"{source}: holds no tensor of a ResNet")
     trunk.load_state_dict(tensors, strict=False)  # copies into the trunk's own tensors, so that halves become float32
     return sorted({k.split('.')[0] for k in own} - here)
