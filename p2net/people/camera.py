@@ -6,11 +6,11 @@
 __all__ = ['AMBIENT', 'SUN', 'Camera', 'look_at', 'World', 'spread', 'tiled', 'dot', 'unit', 'shade', 'sky', 'paint_parts',
            'render', 'draw_look', 'gain', 'streak', 'develop']
 
-# %% ../../nbs/people/34_camera.ipynb #2d6d540c
+# %% ../../nbs/people/34_camera.ipynb #61c1430f
 from dataclasses import dataclass
 import cv2
 import numpy as np
-from .surfaces import NOISE, encode, vertex_normals
+from .surfaces import CLOUDS, encode, vertex_normals
 
 # %% ../../nbs/people/34_camera.ipynb #c11bd123
 @dataclass
@@ -92,7 +92,7 @@ def tiled(directions, # (n, n, 3) of a tile
     (h, w), n = grid, len(directions)
     return np.tile(directions, (-(-h//n), -(-w//n), 1))[:h,:w].reshape(-1, 3)[index]
 
-# %% ../../nbs/people/34_camera.ipynb #1539824d
+# %% ../../nbs/people/34_camera.ipynb #60607782
 def dot(a, b)->np.ndarray: return np.einsum('ij,ij->i', a, b)
 def unit(a)->np.ndarray: return a/np.sqrt(np.maximum(dot(a, a), 1e-20))[:,None]
 
@@ -123,7 +123,7 @@ def sky(d, light:dict)->np.ndarray: # (n, 3)
     out = light['horizon'] + (light['top'] - light['horizon'])*np.clip(d[:,2:]*2.2, 0, 1)**.7
     if light['indoor']: return out
     where = np.c_[d[:,:2]/np.maximum(d[:,2:] + .25, .05), np.zeros(len(d))].astype(np.float32)
-    cloud = np.clip(NOISE(where, 6., .3)[:,:1]*1.2 + light['clouds'], 0, 1)
+    cloud = np.clip(CLOUDS(where, 6., .3)[:,:1]*1.2 + light['clouds'], 0, 1)
     return out + (.85*light['horizon'].max() - out)*cloud*.7
 
 # %% ../../nbs/people/34_camera.ipynb #fff0fd03

@@ -6,10 +6,10 @@
 __all__ = ['UPRIGHT', 'grid_faces', 'sheet', 'place_by', 'Head', 'long_hair', 'tube', 'ponytail', 'brim', 'skirt', 'backpack',
            'prop', 'extras']
 
-# %% ../../nbs/people/35_extras.ipynb #e4b0e19c
+# %% ../../nbs/people/35_extras.ipynb #8f6a1b75
 import numpy as np
-from .clothes import NOISE, FIELDS, Part, Wardrobe, weave
-from .scenes import blob, box, cylinder, surface
+from .clothes import FIELDS, Wardrobe, weave
+from .surfaces import NOISE, Part, blob, box, cylinder, surface
 
 # %% ../../nbs/people/35_extras.ipynb #e76d12c2
 def grid_faces(rows:int, columns:int, closed:bool=False)->np.ndarray:
@@ -137,7 +137,7 @@ def skirt(wardrobe:Wardrobe, posed, shape, o, person)->Part:
         return weave(F, o['skirt']), n[:,:3]*np.float32(.3)
     return sheet(points, fields, paint, person, closed=True, veil=True)
 
-# %% ../../nbs/people/35_extras.ipynb #a2d89ae7
+# %% ../../nbs/people/35_extras.ipynb #2e2ee2d5
 def backpack(wardrobe, shape, posed, o)->Part:
     "On the back, carried by the upper spine."
     b = wardrobe.body
@@ -153,7 +153,7 @@ def backpack(wardrobe, shape, posed, o)->Part:
 def prop(posed, o, wardrobe)->list:
     "Something held in one hand."
     side = o['prop_hand']
-    b = wardrobe.body; L = '.RL'[1+side] if False else ('.L','.R')[side]
+    b = wardrobe.body; L = ('.L','.R')[side]
     T = posed.bones[b.bone('wrist'+L)]
     finger, wrist = b.heads[b.bone('finger3-2'+L)], b.heads[b.bone('wrist'+L)]
     palm = T[:3,:3]@(wrist+.75*(finger-wrist))+T[:3,3]
