@@ -176,11 +176,12 @@ def make_config(scale:str='tiny', # 'tiny', 'small' or 'paper'
     try: return Config(**settings)
     except ValidationError as error: raise ValueError(f"config{f' {file}' if file else ''}: {one_line(error)}") from None
 
-# %% ../../nbs/runs/10_config.ipynb #2c27de14
+# %% ../../nbs/runs/10_config.ipynb #f9067141
 def read_settings(file:str|Path)->dict:
     "Settings of a YAML file; what isn't a mapping is an error that names the file."
     try: settings = yaml.safe_load(Path(file).read_text(encoding='utf-8'))
     except FileNotFoundError: raise FileNotFoundError(f"config file {file}: not found") from None
+    except IsADirectoryError: raise IsADirectoryError(f"config file {file}: is a folder, expected a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error: raise ValueError(f"config file {file}: not YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(settings, dict): raise ValueError(f"config file {file}: expected settings as 'section:' and 'field: value' lines")
     return settings

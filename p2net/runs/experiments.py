@@ -109,13 +109,15 @@ def experiment_config(name:str, # of the list
     if source != 'rendered': overrides = (f'data.source={json.dumps(str(source))}', *overrides)
     return make_config(scale, file, overrides, **changes)
 
-# %% ../../nbs/runs/70_experiments.ipynb #a2de4c39
+# %% ../../nbs/runs/70_experiments.ipynb #44ea8a22
 def searched_policy(root:Path, config:Config)->Path: # policy.json
     "The file of the policy that a run with policy 'searched' trains with."
     name = 'search' + config.experiment[len(base_name(config.experiment)):]
     path = Path(root)/config.scale/name/str(config.seed)/'policy.json'
     if not path.exists():
-        raise FileNotFoundError(f"{config.experiment}: no policy at {path}; run `p2net search --scale {config.scale} --seeds {config.seed}` first")
+        data = '' if config.data.source == 'rendered' else f' --data {config.data.source}'
+        raise FileNotFoundError(f"{config.experiment}: no policy at {path}; run `p2net search --scale {config.scale} --seeds {config.seed}{data}` first, "
+                                "with the same --out")
     return path
 
 def policy_of(config:Config, root:Path):
