@@ -95,14 +95,15 @@ def bricks(u, v, w, h, shift_rows, joint)->tuple: # 1 in the joint, 0 on a brick
     edge = np.minimum(np.minimum(along - column, 1 - along + column)*w, np.minimum(v/h - row, 1 - v/h + row)*h)
     return step(-edge, -joint, joint), row, column
 
-# %% ../../nbs/people/33_surfaces.ipynb #954a69b9
+# %% ../../nbs/people/33_surfaces.ipynb #e653003f
 def _plain(kind, F, u, v, n, shade, shift): return np.zeros(len(F), np.float32), shade, None
 
 def _blotch(kind, F, u, v, n, shade, shift): return np.clip(.5 + .9*n[:,0], 0, 1), shade, n[:,:3]*np.float32(.2)
 
 def _leaves(kind, F, u, v, n, shade, shift):
     fine = NOISE(F[:,2:5], .8, shift)
-    if kind == 'grass': return np.clip(.5 + .5*n[:,0] + .45*fine[:,1], 0, 1), 1 + .28*fine[:,2], fine[:,:3]*np.float32(.25)
+    if kind == 'grass':
+        return np.clip(.5 + .5*n[:,0] + .45*fine[:,1], 0, 1), 1 + .28*fine[:,2], fine[:,:3]*np.float32(.25)
     return np.clip(.5 + .9*fine[:,0], 0, 1), np.clip(1 + .5*fine[:,1], .25, 1.6), fine[:,:3]*np.float32(.35)
 
 def _cells(kind, F, u, v, n, shade, shift):
