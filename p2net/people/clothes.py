@@ -51,13 +51,14 @@ def weave(p, # (n, 3) rest positions, metres
     out = cloth['a'] + (cloth['b'] - cloth['a'])*_pattern(p, cloth)[:,None]
     return out*(1 + cloth['worn']*NOISE(p, .5, cloth['shift'])[:,:1]) if cloth['worn'] else out
 
-# %% ../../nbs/people/34_clothes.ipynb #a275026a
+# %% ../../nbs/people/34_clothes.ipynb #73a30f85
 def draw_cloth(rng, palette:dict, plain:float=.5, # weight of plain cloth
               )->dict:
     "Two colours of a palette and a pattern, its width and place in metres."
     kinds = {'plain':plain*100, 'stripes':11, 'check':8, 'block':7, 'camo':5, 'print':12, 'band':4, 'pinstripes':3}
     a, b, kind, u = colour(rng, palette), colour(rng, palette), pick(rng, kinds), rng.uniform
-    return dict(kind=kind, a=a, b=b, width=float(u(.03,.12)), at=float(u(.12,.34)), shift=float(rng.random()), worn=float(u(.02,.14)))
+    return dict(kind=kind, a=a, b=b, width=float(u(.03,.12)), at=float(u(.12,.34)), shift=float(rng.random()),
+                worn=float(u(.02,.14)))
 
 # %% ../../nbs/people/34_clothes.ipynb #c3d4da54
 FIELDS = ('x','y','z','arm','leg','torso','foot','hx','hy','hz','head')
@@ -73,7 +74,7 @@ def along(a, b, c, # (3,) three joints in a row
     first, second = ((v - a)@upper)/(upper@upper), 1 + ((v - b)@lower)/(lower@lower)
     return np.where(first < 1, np.minimum(first, 1), np.maximum(second, 1))
 
-# %% ../../nbs/people/34_clothes.ipynb #3366e414
+# %% ../../nbs/people/34_clothes.ipynb #02c269f5
 class Wardrobe:
     "What clothes need to know of every vertex of the body, found once on the average body at rest."
     def __init__(self, body:Body):
@@ -84,7 +85,8 @@ class Wardrobe:
         self.foot, self.on_head, self.eye = share('foot', 'toe'), share('head', 'eye'), share('eye')
         self._measure_limbs(v, arm_share, leg_share)
         h = self._measure_head(v)
-        self.fields = np.stack([*v.T, self.arm, self.leg, self.torso, self.foot, *h.T, self.on_head + self.eye], 1).astype(np.float32)
+        columns = [*v.T, self.arm, self.leg, self.torso, self.foot, *h.T, self.on_head + self.eye]
+        self.fields = np.stack(columns, 1).astype(np.float32)
         self._shape_shoes(v)
         self.torso_only = (arm_share < .5)&(leg_share < .6)&(self.on_head < .3)
         self.fields[self.shoe,2] = self.shoe_z
@@ -130,12 +132,14 @@ def hairline(h)->np.ndarray: # (n, 3) head coordinates -> (n,), > 0 on the scalp
     line = np.interp(front, [-1,-.35,-.05,.25,.55,.8,1.], [-.62,-.5,-.1,.05,.3,.5,.52])
     return (h[:,2]-line).astype(np.float32)
 
-# %% ../../nbs/people/34_clothes.ipynb #28712a23
+# %% ../../nbs/people/34_clothes.ipynb #e97ff86a
 def _draw_cut(rng, o, style, female):
     "How far sleeves, legs, hem and neckline reach."
     u, one = rng.uniform, rng.choice
-    o['sleeve'] = float({'casual':one([.15,.5,.6,1.4,2.,2.]), 'sport':one([.05,.5,.6,2.]), 'formal':2., 'dress':one([.02,.3,.6,2.]), 'swim':-2}[style])
-    o['leg'] = float({'casual':one([.55,.75,.9,1.5,2.05,2.05,2.05,2.05]), 'sport':one([.35,.6,.8,2.05]), 'formal':2.08, 'dress':-2, 'swim':u(.1,.5)}[style])
+    o['sleeve'] = float({'casual':one([.15,.5,.6,1.4,2.,2.]), 'sport':one([.05,.5,.6,2.]), 'formal':2.,
+                         'dress':one([.02,.3,.6,2.]), 'swim':-2}[style])
+    o['leg'] = float({'casual':one([.55,.75,.9,1.5,2.05,2.05,2.05,2.05]), 'sport':one([.35,.6,.8,2.05]), 'formal':2.08,
+                      'dress':-2, 'swim':u(.1,.5)}[style])
     o['hem'] = float(u(-.02,.12) if style == 'formal' else u(-.12,.1))
     o['waist'] = .2
     o['neck'] = pick(rng, {'crew':50,'v':20,'scoop':15 if female else 4,'high':15})
@@ -163,10 +167,11 @@ def _draw_fit(rng, o, style):
     o['thick'] = float(u(.004,.012) if o['sleeve'] < 1.9 else u(.006,.02))
     o['trouser'], o['straight'] = float(u(.004,.014)), float(u(.1,.85))
 
-# %% ../../nbs/people/34_clothes.ipynb #97d862f0
+# %% ../../nbs/people/34_clothes.ipynb #6b2ef3d1
 def _draw_head(rng, o, female, age):
     u = rng.uniform
-    women, men = {'short':20,'crop':10,'long':45,'tail':14,'bun':9,'bob':14}, {'short':50,'crop':26,'bald':9,'long':5,'afro':4,'bun':2}
+    women = {'short':20,'crop':10,'long':45,'tail':14,'bun':9,'bob':14}
+    men = {'short':50,'crop':26,'bald':9,'long':5,'afro':4,'bun':2}
     o['hair_style'] = pick(rng, women if female else men)
     o['volume'] = float({'short':u(.010,.024), 'crop':u(.004,.008), 'bald':0., 'afro':u(.035,.06), 'long':u(.010,.02),
                          'tail':u(.006,.012), 'bun':u(.006,.012), 'bob':u(.018,.03)}[o['hair_style']])
@@ -268,7 +273,7 @@ def _shoes(f, out, o, trousers, n):
     out[on] = o['shoe']*(1 + .1*n[on,:1])
     out[on&(f['z'] < o['sole_at'])] = o['sole']
 
-# %% ../../nbs/people/34_clothes.ipynb #4454be3f
+# %% ../../nbs/people/34_clothes.ipynb #d3519f6d
 EYE, MOUTH = (.42, .09), -.47 # places in head coordinates
 BLACK = np.float32([.012, .01, .01])
 
@@ -295,13 +300,15 @@ def _features(out, h, o):
     _blend(out, .5*oval(.12, -.27, .07, .03, .8), skin*.3) # nostrils
     _blend(out, o['lips']*oval(0., MOUTH, .27, .075, .4), skin*np.float32([.8, .38, .38]))
     if o['smile']: # teeth on a curve
-        _blend(out, .9*step(-np.hypot(x/.2, (z - MOUTH - .25*(x*x) + .005)/.03), -1, .5)*front, np.float32([.6, .58, .54]))
+        curve = np.hypot(x/.2, (z - MOUTH - .25*(x*x) + .005)/.03)
+        _blend(out, .9*step(-curve, -1, .5)*front, np.float32([.6, .58, .54]))
     else: _blend(out, .6*step(-np.hypot(x/.24, (z - MOUTH)/.018), -1, .6)*front, skin*.2)
 
-# %% ../../nbs/people/34_clothes.ipynb #7f75a1c0
+# %% ../../nbs/people/34_clothes.ipynb #560f93ab
 def _beard(out, h, o, n):
     x, y, z = h
-    m = step(-z.astype(np.float64), .42, .14)*step(-y, -.1, .25)*step(np.hypot(x/.3, (z - MOUTH)/.09), 1, .25) # not the lips
+    lips = np.hypot(x/.3, (z - MOUTH)/.09)
+    m = step(-z.astype(np.float64), .42, .14)*step(-y, -.1, .25)*step(lips, 1, .25)
     m = np.maximum(m, _oval(h, 0., MOUTH + .16, .33, .055, .4)) # moustache
     _blend(out, o['beard']*m*(.85 + .3*n[:,2]), o['hair'])
 
@@ -384,7 +391,7 @@ def _hang_legs(v, f, o, trousers):
         i, d = _hang(v, _leg_axis(v, on, f['leg'][on]), v[:,2], on, o['straight'], 20)
         v[i,:2] += d
 
-# %% ../../nbs/people/34_clothes.ipynb #7168253b
+# %% ../../nbs/people/34_clothes.ipynb #408edfaa
 def _thickness(W, f, o, shirt, trousers, shoe)->np.ndarray: # (V,) m
     "How far cloth, hair and shoes stand off the body."
     ramp = lambda depth: np.clip(depth/.035 + .35, 0, 1)
@@ -395,7 +402,7 @@ def _thickness(W, f, o, shirt, trousers, shoe)->np.ndarray: # (V,) m
     return thick if o['barefoot'] else np.maximum(thick, .011*shoe)
 
 def dress(wardrobe:Wardrobe, shape:Shape, outfit:dict)->np.ndarray:
-    "The rest surface with its clothes on, (V, 3): cloth hangs from what is widest above, hair has volume, shoes have soles."
+    "The rest surface with its clothes on, (V, 3): cloth hangs, hair has volume, shoes have soles."
     W, o, v, f = wardrobe, outfit, shape.vertices.astype(np.float64).copy(), by_name(wardrobe.fields)
     shirt, trousers = _covers(f, o)
     if not o['barefoot']: v[W.shoe] = W.smooth@v[W.shoe]

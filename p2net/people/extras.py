@@ -11,26 +11,28 @@ import numpy as np
 from .clothes import FIELDS, Wardrobe, weave
 from .surfaces import NOISE, Part, blob, box, cylinder, surface
 
-# %% ../../nbs/people/35_extras.ipynb #e76d12c2
+# %% ../../nbs/people/35_extras.ipynb #89abebcf
 def grid_faces(rows:int, columns:int, closed:bool=False)->np.ndarray:
     "Triangles of a grid of vertices; `closed` joins the last column to the first."
     i, j = np.meshgrid(np.arange(rows-1), np.arange(columns if closed else columns-1), indexing='ij')
     a, b = i*columns+j, i*columns+(j+1)%columns
-    return np.concatenate([np.stack([a,b,b+columns],-1).reshape(-1,3), np.stack([a,b+columns,a+columns],-1).reshape(-1,3)])
+    halves = (a,b,b+columns), (a,b+columns,a+columns) # of every square
+    return np.concatenate([np.stack(corners,-1).reshape(-1,3) for corners in halves])
 
 def sheet(points, # (rows, columns, 3) world
           fields, # (rows, columns, k)
           paint, person:int, closed:bool=False, veil:bool=False)->Part:
     "A part made of a grid of points."
     r, c = points.shape[:2]
-    return Part(points.reshape(-1,3).astype(np.float32), grid_faces(r,c,closed), fields.reshape(r*c,-1).astype(np.float32), paint, person=person, veil=veil)
+    points, fields = points.reshape(-1,3).astype(np.float32), fields.reshape(r*c,-1).astype(np.float32)
+    return Part(points, grid_faces(r,c,closed), fields, paint, person=person, veil=veil)
 
 def place_by(bones, weights, p)->np.ndarray:
     "Points of the body at rest (n, 3) moved by bone transforms with weights (n, b) on (b, 4, 4)."
     T = np.einsum('nb,bij->nij', weights, bones)
     return np.einsum('nij,nj->ni', T[:,:3,:3], p)+T[:,:3,3]
 
-# %% ../../nbs/people/35_extras.ipynb #fef4e1c5
+# %% ../../nbs/people/35_extras.ipynb #4cf30d72
 class Head:
     "A frame on one person's head: head coordinates to the world."
     def __init__(self, wardrobe:Wardrobe, shape, posed):
@@ -38,7 +40,8 @@ class Head:
         on = np.nonzero(W.on_head>.9)[0]
         mine, mean = shape.vertices[on], W.body.template[on]
         self.size = W.head_size*np.ptp(mine,axis=0)/np.ptp(mean,axis=0)
-        self.middle = (mine.min(0)+mine.max(0))/2+(W.head_middle-(mean.min(0)+mean.max(0))/2)*np.ptp(mine,axis=0)/np.ptp(mean,axis=0)
+        off = W.head_middle-(mean.min(0)+mean.max(0))/2 # from the middle of the average head's box
+        self.middle = (mine.min(0)+mine.max(0))/2+off*np.ptp(mine,axis=0)/np.ptp(mean,axis=0)
         b = W.body
         self.bones = posed.bones[[b.bone('head'), b.bone('neck01'), b.bone('spine01')]]
 
@@ -88,7 +91,7 @@ def tube(points, radii, person, paint, around:int=8, field_scale=1.)->Part:
     f = np.stack(np.broadcast_arrays(np.cos(t)*.03, np.sin(t)*.03, -np.linspace(0,.3,n)[:,None]),-1)
     return sheet(p, f, paint, person, closed=True)
 
-# %% ../../nbs/people/35_extras.ipynb #73641f8d
+# %% ../../nbs/people/35_extras.ipynb #c9b255f9
 def ponytail(head:Head, o, person)->Part:
     "Leaves the back of the head and falls."
     start = head.world([0,.85,.45]); back = head.world([0,1.6,.45])-start; back /= np.linalg.norm(back)
@@ -104,11 +107,12 @@ def brim(head:Head, o, person)->Part:
     r = np.linspace(.92,1.75 if cap else 1.55,3)[:,None]
     grow = np.where(cap, np.cos(t)*.3+.7, 1.)
     rr = .92+(r-.92)*grow
-    h = np.stack(np.broadcast_arrays(np.sin(t)*rr*1.12, -np.cos(t)*rr, (.40 if cap else .38)-.12*(r-.92)*(np.cos(t) if cap else .6)),-1)
+    z = (.40 if cap else .38)-.12*(r-.92)*(np.cos(t) if cap else .6) # sinks outwards
+    h = np.stack(np.broadcast_arrays(np.sin(t)*rr*1.12, -np.cos(t)*rr, z),-1)
     c = o['cap_colour']
     return sheet(head.world(h), h, lambda F: (np.tile(c*np.float32(.85),(len(F),1)), None), person)
 
-# %% ../../nbs/people/35_extras.ipynb #61fac65f
+# %% ../../nbs/people/35_extras.ipynb #e2e64a85
 def skirt(wardrobe:Wardrobe, posed, shape, o, person)->Part:
     "Falls from the hips: every ring is as wide as what is above it, read from support functions of the legs."
     W, v = wardrobe, posed.vertices
@@ -125,7 +129,7 @@ def skirt(wardrobe:Wardrobe, posed, shape, o, person)->Part:
     rings, so_far = [], np.zeros(26)
     for k,z in enumerate(rows):
         here = np.abs(p[:,2]-z) < .05*s
-        if here.any(): so_far = np.maximum(so_far*1., reach[here].max(0)+.012)
+        if here.any(): so_far = np.maximum(so_far, reach[here].max(0)+.012)
         so_far = np.maximum(so_far, (np.roll(so_far,1)+np.roll(so_far,-1))/2)
         fold = 1+.035*o['flare']*2*np.sin(t*9+o['shift']*30)*k/8
         rings.append((so_far*(1+o['flare']*.35*k/8)*fold)[:,None]*D)
@@ -137,7 +141,7 @@ def skirt(wardrobe:Wardrobe, posed, shape, o, person)->Part:
         return weave(F, o['skirt']), n[:,:3]*np.float32(.3)
     return sheet(points, fields, paint, person, closed=True, veil=True)
 
-# %% ../../nbs/people/35_extras.ipynb #2e2ee2d5
+# %% ../../nbs/people/35_extras.ipynb #b411cf67
 def backpack(wardrobe, shape, posed, o)->Part:
     "On the back, carried by the upper spine."
     b = wardrobe.body
@@ -159,12 +163,14 @@ def prop(posed, o, wardrobe)->list:
     palm = T[:3,:3]@(wrist+.75*(finger-wrist))+T[:3,3]
     along = T[:3,:3]@(finger-wrist); along /= np.linalg.norm(along)
     c = o['prop_colour']; paint = surface('plain', c, c, 1., 0., .06)
-    if o['prop']=='bag': return [box((.28,.1,.24), palm-[0,0,.36], o['shift']*3, paint), box((.02,.02,.14), palm-[0,0,.13], 0, paint)]
+    plain = lambda c: lambda F: (np.tile(c,(len(F),1)), None)
+    if o['prop']=='bag':
+        return [box((.28,.1,.24), palm-[0,0,.36], o['shift']*3, paint), box((.02,.02,.14), palm-[0,0,.13], 0, paint)]
     if o['prop']=='ball': return [blob((.11,.11,.11), palm+along*.09, 0., 0., paint)]
-    if o['prop']=='phone': return [tube([palm-along*.03, palm+along*.09], [.022,.022], -1, lambda F:(np.full((len(F),3),.02,np.float32),None), 4)]
+    if o['prop']=='phone': return [tube([palm-along*.03, palm+along*.09], [.022,.022], -1, plain(np.full(3,.02,np.float32)), 4)]
     if o['prop']=='cup': return [cylinder(.03,.04,.11, palm-[0,0,.04], surface('plain', c, c))]
     across = np.cross(along,[.2,.3,.9]); across /= np.linalg.norm(across)
-    return [tube([palm-across*.1, palm+across*.35, palm+across*.75], [.014,.012,.016], -1, lambda F:(np.tile(c,(len(F),1)),None), 6)]
+    return [tube([palm-across*.1, palm+across*.35, palm+across*.75], [.014,.012,.016], -1, plain(c), 6)] # a stick
 
 # %% ../../nbs/people/35_extras.ipynb #fb3daf2f
 UPRIGHT = ('stand','walk','arms_up','t','run','jump')

@@ -33,7 +33,7 @@ def ground(rng, kind:str): # of GROUNDS
     b = a*.45 if kind == 'wood' else .5*a + .5*some(rng, others)*.85 if pattern == 'blotch' else some(rng, others)*.85
     return floor(surface(pattern, a, b, scale*rng.uniform(.8, 1.25), rng.random(), .12))
 
-# %% ../../nbs/people/37_places.ipynb #2307a074
+# %% ../../nbs/people/37_places.ipynb #7a85a9e4
 WALLS = ['#e6e1d6','#d8d3c8','#c9d2d6','#d9c9b5','#b9c4b5','#8fa3b5','#c9a79a','#f0eee9','#7d8790','#b8a890','#5f7480','#a3b8a5']
 MORTAR = ['#c9c3b8','#8f8a82','#a89f94']
 
@@ -51,11 +51,12 @@ def room(rng)->list:
     at, (wall, a) = turner((0, 0, 0.), yaw), _wall(rng)
     parts = [ground(rng, pick(rng, {'wood':50,'carpet':25,'tiles':25})), box((16, .1, 3.2), at(0, back), yaw, wall)]
     parts += [box((.1, 14, 3.2), at(x, 0), yaw, wall) for x in (-left, right)]
-    if rng.random() < .6: parts.append(box((16, .03, .1), at(0, back - .06), yaw, surface('plain', a*.6, a))) # skirting board
+    board = box((16, .03, .1), at(0, back - .06), yaw, surface('plain', a*.6, a))
+    if rng.random() < .6: parts.append(board)
     for _ in range(rng.integers(2, 7)): parts += _on_wall(rng, at, u(-left + .4, right - .4), back, yaw)
     return parts
 
-# %% ../../nbs/people/37_places.ipynb #7d5de430
+# %% ../../nbs/people/37_places.ipynb #e7ffb4d3
 def _on_wall(rng, at, x, back, yaw)->list:
     "Something on the back wall, x metres from its middle."
     u = rng.uniform
@@ -70,10 +71,13 @@ def _on_wall(rng, at, x, back, yaw)->list:
         frame = box((w, .06, h), at(x, back - .06, .9), yaw, surface('plain', linear('#eeeeea'), linear('#ffffff')))
         outside = surface('blotch', linear('#c9dcea')*1.3, linear('#9fb8a0'), 3., rng.random(), .1)
         return [frame, box((w - .1, .06, h - .1), at(x, back - .08, .95), yaw, outside)]
-    if kind == 'door': return [box((.9, .06, 2.05), at(x, back - .06), yaw, surface('plain', some(rng, WALLS + WOODS)*.75, linear('#888888'), 1., 0., .04))]
+    if kind == 'door':
+        leaf = surface('plain', some(rng, WALLS + WOODS)*.75, linear('#888888'), 1., 0., .04)
+        return [box((.9, .06, 2.05), at(x, back - .06), yaw, leaf)]
     if kind == 'shelf':
         size = u(.8,2), .3, u(1,2.2)
-        return [box(size, at(x, back - .2), yaw, crowd(some(rng, WOODS), np.float32([.03, .025, .02]), .33, rng.random()))]
+        books = crowd(some(rng, WOODS), np.float32([.03, .025, .02]), .33, rng.random())
+        return [box(size, at(x, back - .2), yaw, books)]
     if kind == 'curtain':
         a = some(rng, CLOTHS)
         return [box((u(.6,1.4), .08, 2.5), at(x, back - .1, .1), yaw, surface('stripes', a, a*.6, .12, rng.random()))]
@@ -99,7 +103,7 @@ def fence(rng, y:float, yaw)->list: # m, how far behind the middle
     posts = [box((.08, .08, h), at(x, 0), yaw, paint) for x in np.arange(-9, 9.1, 1.5)]
     return posts + [box((19, .04, .08), at(0, 0, z), yaw, paint) for z in (h*.4, h*.85)]
 
-# %% ../../nbs/people/37_places.ipynb #853c4d25
+# %% ../../nbs/people/37_places.ipynb #f68c3727
 def _garden_wall(rng)->list:
     u = rng.uniform
     pattern = pick(rng, {'bricks':35,'boards':25,'blocks':20,'blotch':20}); a = some(rng, FACADES + WOODS)
@@ -110,15 +114,17 @@ def _garden_wall(rng)->list:
 def _stand(rng, k:int)->list:
     "One of four rows of spectators."
     middle = np.array([0, rng.uniform(9, 9.3) + 1.2*k, 0.])
-    return [box((40, 1.2, .7*(k + 1)), middle, 0., crowd(some(rng, METALS), np.float32([.12, .12, .13]), .7, rng.random()))]
+    people = crowd(some(rng, METALS), np.float32([.12, .12, .13]), .7, rng.random())
+    return [box((40, 1.2, .7*(k + 1)), middle, 0., people)]
 
 def _sea(rng)->list:
     middle = np.array([0, 38 + rng.uniform(0, 6), 0.])
     return [box((120, 60, .02), middle, 0., surface('water', linear('#3f7f9a'), linear('#8fb8c6'), 1., rng.random()))]
 
-# %% ../../nbs/people/37_places.ipynb #0e10018c
+# %% ../../nbs/people/37_places.ipynb #cda8c7c2
 UNDERFOOT = {'street': {'asphalt':40,'paving':40,'cobble':20}, 'park': {'grass':65,'dirt':15,'paving':12,'snow':8},
-             'yard': {'grass':35,'paving':35,'dirt':15,'asphalt':15}, 'field': {'court':60,'grass':40}, 'beach': {'sand':100}}
+             'yard': {'grass':35,'paving':35,'dirt':15,'asphalt':15},
+             'field': {'court':60,'grass':40}, 'beach': {'sand':100}}
 
 def outdoors(rng)->list:
     "A street, a park, a yard, a field or the beach."
@@ -141,16 +147,16 @@ def outdoors(rng)->list:
         parts.append(box((30, .8, u(.6,1.8)), np.array([0, u(3,9), 0.]), u(-.1,.1), hedge))
     return parts
 
-# %% ../../nbs/people/37_places.ipynb #8cd4c636
+# %% ../../nbs/people/37_places.ipynb #31c58010
 def _direction(azimuth, height)->np.ndarray: # (3,) towards the light
     return np.float32([np.sin(azimuth)*np.cos(height), -np.cos(azimuth)*np.cos(height), np.sin(height)])
 
 def indoor_light(rng)->dict:
     "A window or lamp from one side, much of it scattered by the walls."
     u = rng.uniform
-    return dict(sun=np.float32([1., .93, .82])*u(.5,1.4), sky=np.float32([.95, .95, 1.])*u(.4,.6), bounce=np.float32([.9, .82, .72])*u(.2,.35),
-                soft=u(.06,.2), haze=0., clouds=0., indoor=True, top=np.float32([.9, .88, .84]), horizon=np.float32([.85, .83, .8]),
-                direction=_direction(u(-2.6,2.6), u(.5,1.2)))
+    return dict(sun=np.float32([1., .93, .82])*u(.5,1.4), sky=np.float32([.95, .95, 1.])*u(.4,.6),
+                bounce=np.float32([.9, .82, .72])*u(.2,.35), soft=u(.06,.2), haze=0., clouds=0., indoor=True,
+                top=np.float32([.9, .88, .84]), horizon=np.float32([.85, .83, .8]), direction=_direction(u(-2.6,2.6), u(.5,1.2)))
 
 def outdoor_light(rng)->dict:
     "Sun and sky of a bright, a grey or a late day."
@@ -161,8 +167,8 @@ def outdoor_light(rng)->dict:
         'cloudy':(u(.8,1.3), u(.1,.5), [1., 1., 1.], '#b9c2c9', '#d9dcde', .3),
         'evening':(u(.18,.45), u(1.2,2.), [1., .72, .45], '#5f7fa8', '#f0c9a0', .04)}[weather]
     top, horizon = linear(top)*np.float32(u(.8,1.2)), linear(horizon)*np.float32(u(.85,1.15))
-    return dict(sun=np.float32(sun)*strength, sky=(.5*top + .5*horizon + .08)*np.float32(u(.6,.9)), bounce=np.float32([.55, .5, .42])*u(.3,.6),
-                soft=soft, haze=10**u(-3.3,-2.1), clouds=u(-.6,.5), indoor=False, top=top, horizon=horizon,
+    return dict(sun=np.float32(sun)*strength, sky=(.5*top + .5*horizon + .08)*np.float32(u(.6,.9)),
+                bounce=np.float32([.55, .5, .42])*u(.3,.6), soft=soft, haze=10**u(-3.3,-2.1), clouds=u(-.6,.5), indoor=False, top=top, horizon=horizon,
                 direction=_direction(u(-3.14,3.14), height))
 
 # %% ../../nbs/people/37_places.ipynb #65fa9aeb

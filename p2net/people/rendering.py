@@ -136,7 +136,7 @@ def seat_height(studio:Studio, posed)->float: # m
     f = by_name(studio.wardrobe.fields)
     return float(posed.vertices[(f['leg']<.45)&(f['torso']<.2)&(f['arm']<0),2].min())
 
-# %% ../../nbs/people/40_rendering.ipynb #97a3ecda
+# %% ../../nbs/people/40_rendering.ipynb #58d5cec1
 def make_actor(studio:Studio, rng, person:int, # the number that marks their pixels
                mode:str=None, # of `people.poses`; None: any
               )->Actor:
@@ -153,9 +153,10 @@ def make_actor(studio:Studio, rng, person:int, # the number that marks their pix
     posed = wear(studio, shape, posed.move(rotation('z', yaw)), outfit)
     part = Part(posed.vertices, studio.body.faces, studio.wardrobe.fields, paint_body(outfit), person=person)
     seat = seat_height(studio, posed) if mode == 'sit' else 0.
-    return Actor(posed, part, extras(studio.wardrobe, shape, posed, outfit, mode, person), angles, mode, shape.height, seat, float(np.radians(yaw)))
+    more = extras(studio.wardrobe, shape, posed, outfit, mode, person)
+    return Actor(posed, part, more, angles, mode, shape.height, seat, float(np.radians(yaw)))
 
-# %% ../../nbs/people/40_rendering.ipynb #77824555
+# %% ../../nbs/people/40_rendering.ipynb #f8fd741d
 def shift_actor(actor:Actor, t)->Actor:
     "The actor moved over the ground."
     actor.posed = actor.posed.move(t=np.asarray(t,float))
@@ -169,7 +170,7 @@ def footprint(actor:Actor)->np.ndarray:
     return np.array([v[:,0].min(), v[:,1].min(), v[:,0].max(), v[:,1].max()])
 
 def near(f, g, gap:float)->bool: # two rectangles; m
-    "Whether two rectangles on the ground are closer than `gap` along both axes; a gap below 0 lets them overlap by as much."
+    "Whether two rectangles are closer than `gap` along both axes; a gap below 0 lets them overlap by as much."
     return not (f[0]>=g[2]+gap or f[2]<=g[0]-gap or f[1]>=g[3]+gap or f[3]<=g[1]-gap)
 
 # %% ../../nbs/people/40_rendering.ipynb #68036580
@@ -241,7 +242,7 @@ def visible(world:World, camera:Camera, studio:Studio, actor:Actor)->np.ndarray:
     share = np.bincount(studio.ring_joint, seen, len(JOINTS))/n
     return np.where(inside, np.where(share>=.2, 2, 1), 0)
 
-# %% ../../nbs/people/40_rendering.ipynb #cd83ba73
+# %% ../../nbs/people/40_rendering.ipynb #f58a50fa
 def _bbox(on, # (h, w) whether a person is seen
           size)->list: # (H, W) of the photograph -> x, y, w, h px
     "The box around a mask that may have more or fewer cells than the photograph has pixels."
@@ -269,8 +270,8 @@ def annotate(world, camera, studio, actors, who, # (h, w) person of every ray, -
         q = camera.project(actor.posed.vertices[studio.head])[0]
         head = [*(q.min(0)+.5), *np.ptp(q,axis=0)] # a box covers [x-.5, x+w-.5] in coordinates of pixel centres
         found.append(dict(category_id=1, iscrowd=0, keypoints=keypoints[:51], extra_keypoints=keypoints[51:],
-                          num_keypoints=int((v[:17]>0).sum()), bbox=_short(_bbox(on, camera.size)), area=round(float(area),2),
-                          head_box=_short(head), pose=actor.mode))
+                          num_keypoints=int((v[:17]>0).sum()), bbox=_short(_bbox(on, camera.size)),
+                          area=round(float(area),2), head_box=_short(head), pose=actor.mode))
     return found
 
 # %% ../../nbs/people/40_rendering.ipynb #e44218f3
@@ -369,7 +370,7 @@ def _do_frame(folder:Path, config:RenderConfig, split:str, index:int)->int:
     _write(note, json.dumps(dict(size=photo.shape[:2], people=people)).encode())
     return len(people)
 
-# %% ../../nbs/people/40_rendering.ipynb #0dc2eb61
+# %% ../../nbs/people/40_rendering.ipynb #9a17c8fc
 def _work():
     "A worker: reads 'split index' lines, renders, answers 'split index people'."
     import torch
@@ -383,7 +384,8 @@ def _work():
 
 def _start_worker(folder:Path, config:RenderConfig):
     env = dict(os.environ, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', MKL_NUM_THREADS='1')
-    env['PYTHONPATH'] = os.pathsep.join([str(Path(body_module.__file__).parents[2]), env.get('PYTHONPATH','')]).rstrip(os.pathsep)
+    path = [str(Path(body_module.__file__).parents[2]), env.get('PYTHONPATH','')]
+    env['PYTHONPATH'] = os.pathsep.join(path).rstrip(os.pathsep)
     p = subprocess.Popen([sys.executable, '-c', 'from p2net.people.rendering import _work; _work()'],
                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, bufsize=1)
     p.stdin.write(json.dumps(dict(folder=str(folder), config=asdict(config)))+'\n'); p.stdin.flush()
@@ -441,7 +443,7 @@ def _pool(folder, config, workers, splits, bar):
             p.stdin.close(); p.terminate() if sys.exc_info()[0] else None
         for p in alive: p.wait(); p.stdout.close()
 
-# %% ../../nbs/people/40_rendering.ipynb #db4ed469
+# %% ../../nbs/people/40_rendering.ipynb #493676b0
 def _assemble(folder:Path, split:str, chosen:list)->bytes:
     "The annotation file of one split."
     images, annotations, first = [], [], 1 if split=='train' else 1_000_001
@@ -450,7 +452,8 @@ def _assemble(folder:Path, split:str, chosen:list)->bytes:
         note = json.loads(note.read_bytes())
         H, W = note['size']
         images.append(dict(id=len(images)+first, file_name=image.name, height=H, width=W))
-        for person in note['people']: annotations.append(dict(id=len(annotations)+first, image_id=images[-1]['id'], **person))
+        for person in note['people']:
+            annotations.append(dict(id=len(annotations)+first, image_id=images[-1]['id'], **person))
     names, limbs = list(JOINTS[:17]), [[a+1,b+1] for a,b in SKELETONS['coco17'].limbs]
     category = dict(id=1, name='person', supercategory='person', keypoints=names, skeleton=limbs,
                     extra_keypoints=list(JOINTS[17:]))

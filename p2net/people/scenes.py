@@ -79,12 +79,14 @@ def sofa(m, yaw, paint, width=1.9)->list:
     arms = [box((.2, .85, .6), at(x*(width/2 - .1), 0), yaw, paint) for x in (1, -1)]
     return [box((width, .85, .42), at(0, 0), yaw, paint), box((width, .2, .45), at(0, .33, .4), yaw, paint)] + arms
 
-# %% ../../nbs/people/36_scenes.ipynb #e50578e4
+# %% ../../nbs/people/36_scenes.ipynb #2be18616
 def seat_for(rng, m, height:float, # m, of the sitter's thighs
              yaw:float)->list:
     "Something of a given height to sit on; the sitter looks to -y, turned by yaw."
     kind = pick(rng, {'chair':45,'bench':25,'block':20,'sofa':10}) if height > .25 else 'block'
-    if kind == 'chair': return chair(m, height, yaw, stuff(rng, pick(rng, {'wood':60,'metal':25,'paint':15})), rng.random() < .7)
+    if kind == 'chair':
+        paint = stuff(rng, pick(rng, {'wood':60,'metal':25,'paint':15}))
+        return chair(m, height, yaw, paint, rng.random() < .7)
     if kind == 'bench': return chair(m, height, yaw, stuff(rng, 'wood'), rng.random() < .4, rng.uniform(1.2, 2.))
     if kind == 'sofa':
         cloth, at = stuff(rng, 'cloth'), turner(m, yaw)
