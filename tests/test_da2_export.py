@@ -204,3 +204,9 @@ def test_unknown_versions_are_one_clear_line(change, says, tmp_path):
         (tmp_path/'policy.json').write_text(json.dumps(kind.to_json() | change))
         with pytest.raises(ValueError, match=says) as error: load_policy(tmp_path/'policy.json')
         assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('kind', list(POLICIES))
+def test_older_files_without_a_version_load(kind):
+    policy = POLICIES[kind]()
+    same_throws(load_policy({k: v for k, v in policy.to_json().items() if k != 'schema'}), policy)

@@ -262,7 +262,7 @@ def to_json(self)->dict: # ready for json.dump
     return dict(schema=1, kind=self.kind, tau=self.tau, start=dict(p=self.start[0], m=self.start[1]),
                 operations=[dict(name=o.name, high=o.high) for o in self.operations], sub_policies=entries)
 
-# %% ../../nbs/da2/30_policy.ipynb #f532b177
+# %% ../../nbs/da2/30_policy.ipynb #3eab0f1a
 def read_json(source, # path of a policy.json, or what was in it
               kind:str, # what it must hold
              )->dict:
@@ -275,8 +275,8 @@ def read_json(source, # path of a policy.json, or what was in it
         except ValueError as e: raise ValueError(f"{name}: this is not JSON ({e})") from None
     if not isinstance(data, dict) or 'kind' not in data:
         raise ValueError(f"{name}: this is no policy; it lacks the field 'kind'")
-    if data.get('schema') != 1:
-        raise ValueError(f"{name}: schema {data.get('schema')!r} is unknown; this version reads schema 1")
+    if data.get('schema', 1) != 1: # a file without the field is of the first schema
+        raise ValueError(f"{name}: schema {data['schema']!r} is unknown; this version reads schema 1")
     if kind and data['kind'] != kind: raise ValueError(f"{name}: holds a {data['kind']!r}, not a {kind!r}")
     return data
 
