@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['OPERATIONS', 'POSE16', 'DADA15', 'IMAGENET_MEAN', 'IMAGENET_STD', 'Operation', 'from_linear', 'Draws', 'check_draws',
-           'geometry_matrix', 'compose', 'invert_affine', 'move', 'warp', 'mirrored', 'flip_joints', 'luma', 'smooth',
-           'blend', 'auto_contrast', 'straight_through', 'equalize', 'solarize', 'posterize', 'colour', 'cutout',
-           'step_matrices', 'total_matrix', 'step_pixels', 'see', 'as_pixels', 'augment']
+           'geometry_matrix', 'compose', 'invert_affine', 'move', 'portions', 'grid_of', 'along', 'warp', 'mirrored',
+           'flip_joints', 'luma', 'smooth', 'blend', 'auto_contrast', 'straight_through', 'equalize', 'solarize',
+           'posterize', 'colour', 'cutout', 'step_matrices', 'total_matrix', 'step_pixels', 'see', 'check_pixels',
+           'augment']
 
-# %% ../../nbs/da2/20_operations.ipynb #d565b280
+# %% ../../nbs/da2/20_operations.ipynb #95553df6
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # %% ../../nbs/da2/20_operations.ipynb #a1da6de0
@@ -147,21 +149,66 @@ def move(matrix:Tensor, # (..., 2, 3)
     "Points through an affine map."
     return (matrix[..., None, :, :2]*points[..., None, :]).sum(-1) + matrix[..., None, :, 2]
 
-# %% ../../nbs/da2/20_operations.ipynb #4b9ee3b9
-def warp(image:Tensor, # (n, C, h, w) floating point
+# %% ../../nbs/da2/20_operations.ipynb #009773a9
+def portions(x:Tensor)->list[slice]: # of the first axis
+    "A few people at a time, for a processor's cache; elsewhere everybody at once."
+    few = max(torch.get_num_threads(), 2**21//max(1, x[:1].numel())) if x.device.type == 'cpu' else max(1, len(x))
+    return [slice(at, at + few) for at in range(0, len(x), few)]
+
+
+def grid_of(back:Tensor, # (n, 2, 3) target px -> image px
+            size:tuple[int,int], # (H, W) of the target
+            image_size:tuple[int,int], # (h, w)
+           )->Tensor: # (n, H, W, 2), what `grid_sample` wants
+    "Where each pixel of the target looks."
+    x, y = (torch.arange(length, dtype=back.dtype, device=back.device) for length in size[::-1])
+    grid = back.new_empty(len(back), *size, 2)
+    for i, length in enumerate(image_size[::-1]):
+        a, b, c = back[:, i, :, None, None].unbind(1)
+        torch.sub((a*x + b*y[:, None]).add_(c).mul_(2).add_(1).div_(length), 1, out=grid[..., i])
+    return grid
+
+
+class _Warp(torch.autograd.Function):
+    "Bilinear samples of `image` along the grid of `back`."
+    @staticmethod
+    def forward(ctx, image, back, size, fill):
+        ctx.save_for_backward(image, back, fill)
+        sample = lambda r: torch.grid_sampler_2d(_in_range(image[r]) - fill, grid_of(back[r], size, image.shape[2:]), 0, 0, False).add_(fill)
+        parts = [sample(r) for r in portions(image)] or [fill.new_empty(0, image.shape[1], *size)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope):
+        (image, back, fill), wanted = ctx.saved_tensors, list(ctx.needs_input_grad[:2])
+        sample = lambda r: torch.ops.aten.grid_sampler_2d_backward(
+            slope[r], _in_range(image[r]) - fill, grid_of(back[r], slope.shape[2:], image.shape[2:]), 0, 0, False, wanted)
+        parts = [(of_image, along(of_grid, image.shape[2:]) if wanted[1] else None) for of_image, of_grid in map(sample, portions(image))]
+        return *(torch.cat(part) if want else None for part, want in zip(zip(*parts), wanted)), None, None
+
+
+def along(slope:Tensor, # (n, H, W, 2) of a loss in the grid
+          image_size:tuple[int,int], # (h, w)
+         )->Tensor: # (n, 2, 3) of the loss in `back`
+    "The slope in six numbers from that in the grid: (2 (a x + b y + c) + 1)/w - 1, and so for the second row."
+    columns, rows = slope.sum(1), slope.sum(2) # (n, W, 2), (n, H, 2)
+    x, y = (torch.arange(t.shape[1], dtype=t.dtype, device=t.device)[:, None] for t in (columns, rows))
+    by = torch.stack([(columns*x).sum(1), (rows*y).sum(1), columns.sum(1)], -1)
+    return by*2/by.new_tensor(image_size[::-1])[:, None]
+
+
+def _in_range(image): return image.float()/255 if image.dtype == torch.uint8 else image
+
+
+def warp(image:Tensor, # (n, C, h, w) floating point, or uint8, which stands for shares of 255
          matrix:Tensor, # (n, 2, 3) image px -> target px
          size:tuple[int,int], # (H, W) of the target
          fill:Tensor, # (C,) what lies outside the image
         )->Tensor: # (n, C, H, W)
-    "The image seen through an affine map; differentiable in the image and in the matrix."
-    h, w = image.shape[-2:]
-    back = invert_affine(matrix).to(image)[..., None, None] # (n, 2, 3, 1, 1)
-    x = torch.arange(size[1], dtype=image.dtype, device=image.device)
-    y = torch.arange(size[0], dtype=image.dtype, device=image.device)[:, None]
-    from_x, from_y = (back[:, i, 0]*x + back[:, i, 1]*y + back[:, i, 2] for i in (0, 1)) # (n, H, W)
-    grid = torch.stack([(2*from_x + 1)/w - 1, (2*from_y + 1)/h - 1], -1)
-    fill = fill.to(image)[:, None, None]
-    return F.grid_sample(image - fill, grid, mode='bilinear', padding_mode='zeros', align_corners=False) + fill
+    "The image seen through an affine map; differentiable once, in the image and in the matrix."
+    like = torch.empty(0, dtype=image.dtype if image.is_floating_point() else torch.float32, device=image.device)
+    return _Warp.apply(image, invert_affine(matrix).to(like), size, fill.to(like)[:, None, None])
 
 # %% ../../nbs/da2/20_operations.ipynb #c8803c29
 def mirrored(matrix:Tensor)->Tensor: # (n, 2, 3) -> (n,) bool
@@ -180,7 +227,7 @@ def flip_joints(joints:Tensor, # (n, J, 2)
     joints = torch.where(rows[:, None, None], joints[:, perm], joints)
     return joints, torch.where(rows[:, None], visibility[:, perm], visibility)
 
-# %% ../../nbs/da2/20_operations.ipynb #c620cf24
+# %% ../../nbs/da2/20_operations.ipynb #2491bced
 def luma(x:Tensor)->Tensor: # (n, 3, H, W) -> (n, 1, H, W)
     "Grey with PIL's weights."
     return .299*x[:, :1] + .587*x[:, 1:2] + .114*x[:, 2:]
@@ -194,12 +241,34 @@ def smooth(x:Tensor)->Tensor: # (n, C, H, W) -> the same
     return y
 
 
+class _Blend(torch.autograd.Function):
+    "What `blend` says, in few passes over memory."
+    @staticmethod
+    def forward(ctx, dull, x, factor):
+        ctx.save_for_backward(dull, x, factor)
+        return (x*factor).add_(dull*(1 - factor)).clamp_(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope):
+        (dull, x, factor), wanted = ctx.saved_tensors, ctx.needs_input_grad
+        parts = [_Blend.slopes(dull[r], x[r], factor[r], slope[r], wanted) for r in portions(x)]
+        return tuple(torch.cat(part) if want else None for part, want in zip(zip(*parts), wanted))
+
+    @staticmethod
+    def slopes(dull, x, factor, slope, wanted): # in dull, x and factor
+        y = (x*factor).add_(dull*(1 - factor))
+        slope = torch.where((y >= 0) & (y <= 1), slope, 0) # nothing passes where the result was cut
+        return ((slope*(1 - factor)).sum_to_size(dull.shape) if wanted[0] else None, slope*factor if wanted[1] else None,
+                (slope*(x - dull)).sum_to_size(factor.shape) if wanted[2] else None)
+
+
 def blend(dull:Tensor, # broadcasts against x: what factor 0 leaves
           x:Tensor, # (n, 3, H, W) in [0, 1]
-          factor:Tensor, # broadcasts against x; 1 changes nothing, above 1 exaggerates
+          factor:Tensor, # a number, or (n, 1, 1, 1); 1 changes nothing, above 1 exaggerates
          )->Tensor: # (n, 3, H, W) in [0, 1]
-    "(1 - factor) dull + factor x, kept in [0, 1]."
-    return (dull*(1 - factor) + x*factor).clamp(0, 1)
+    "(1 - factor) dull + factor x, kept in [0, 1]; differentiable once, in all three."
+    return _Blend.apply(dull.to(x).expand(len(x), *(dull.shape[1:] if dull.ndim == 4 else (1, 1, 1))), x, factor.to(x).expand(len(x), 1, 1, 1))
 
 # %% ../../nbs/da2/20_operations.ipynb #9c5470ff
 def auto_contrast(x:Tensor)->Tensor: # (n, 3, H, W) -> the same
@@ -242,7 +311,7 @@ def posterize(x:Tensor, # (n, 3, H, W) in [0, 1]
     y = ((x.detach()*255).round()/step).floor()*step/255
     return torch.where(step == 1, x, straight_through(x, y))
 
-# %% ../../nbs/da2/20_operations.ipynb #43198863
+# %% ../../nbs/da2/20_operations.ipynb #68589e75
 def colour(operation:Operation, # of kind 'colour'
            x:Tensor, # (n, 3, H, W) in [0, 1]
            m:Tensor, # (n,) magnitude in [0, 1]
@@ -257,7 +326,7 @@ def colour(operation:Operation, # of kind 'colour'
     if name == 'posterize': return posterize(x, v)
     if name == 'contrast': return blend(luma(x).mean((-2, -1), keepdim=True), x, 1 + v)
     if name == 'color': return blend(luma(x), x, 1 + v)
-    if name == 'brightness': return blend(torch.zeros_like(x), x, 1 + v)
+    if name == 'brightness': return blend(x.new_zeros(1), x, 1 + v)
     if name == 'sharpness': return blend(smooth(x), x, 1 + v)
     raise ValueError(f"{name}: is not a colour operation")
 
@@ -305,7 +374,7 @@ def total_matrix(matrix:Tensor, # (n, 2, 3) canvas px -> input px
     for step in steps: total = compose(step, total)
     return total
 
-# %% ../../nbs/da2/20_operations.ipynb #7b138d37
+# %% ../../nbs/da2/20_operations.ipynb #567f42e7
 def step_pixels(x:Tensor, # (n, 3, H, W)
                 draws:Draws, i:int, # which operation of everybody's
                 operations:tuple[Operation,...],
@@ -316,11 +385,12 @@ def step_pixels(x:Tensor, # (n, 3, H, W)
     parts, order, rest = [], [], torch.ones(len(x), dtype=torch.bool, device=draws.op.device)
     for index, operation in enumerate(operations):
         if operation.kind not in kinds or not len(rows := _who(draws, i, index)): continue
-        part, m = x[rows.to(x.device)], draws.m[rows, i]
+        part, m = x if len(rows) == len(x) else x[rows.to(x.device)], draws.m[rows, i]
         parts.append(cutout(part, m, draws.u[rows, i], fill, operation) if operation.kind == 'erase'
                      else colour(operation, part, m, draws.sign[rows, i]))
         order.append(rows); rest[rows] = False
     if not parts: return x
+    if len(order[0]) == len(x): return parts[0]
     order.append(rest.nonzero().flatten()); parts.append(x[order[-1].to(x.device)])
     return torch.cat(parts)[torch.cat(order).argsort().to(x.device)]
 
@@ -344,20 +414,19 @@ def see(joints:Tensor, # (n, J, 2) input px
     inside = (x >= -.5) & (x <= size[1] - .5) & (y >= -.5) & (y <= size[0] - .5)
     return visibility*inside.to(visibility.dtype)
 
-# %% ../../nbs/da2/20_operations.ipynb #ec207043
-def as_pixels(canvas:Tensor)->Tensor: # (n, 3, h, w) uint8 or floating point -> floating point in [0, 1]
-    "Pixels in [0, 1], or a sentence that says what is wrong with them."
+# %% ../../nbs/da2/20_operations.ipynb #df22eeee
+def check_pixels(canvas:Tensor)->None: # (n, 3, h, w) uint8, or floating point in [0, 1]
+    "A sentence about canvases that are neither."
     if canvas.ndim != 4 or canvas.shape[1] != 3:
         raise ValueError(f"canvas must be (n, 3, h, w), got {tuple(canvas.shape)}")
-    if canvas.dtype == torch.uint8: return canvas.float()/255
+    if canvas.dtype == torch.uint8: return
     if not canvas.is_floating_point():
         raise ValueError(f"canvas must be uint8 or floating point in [0, 1], got {canvas.dtype}")
     # on the CPU only: elsewhere looking would wait for the device
     if canvas.device.type == 'cpu' and canvas.numel() and canvas.max() > 1.5:
         raise ValueError(f"canvas: floating point pixels must be in [0, 1], got {canvas.max():g}; divide by 255")
-    return canvas
 
-# %% ../../nbs/da2/20_operations.ipynb #08d8e454
+# %% ../../nbs/da2/20_operations.ipynb #794878df
 def augment(canvas:Tensor, # (n, 3, Hc, Wc) uint8, or floating point in [0, 1]
             matrix:Tensor, # (n, 2, 3) canvas px -> input px: the base crop
             joints:Tensor|None, # (n, J, 2) canvas px
@@ -370,12 +439,13 @@ def augment(canvas:Tensor, # (n, 3, Hc, Wc) uint8, or floating point in [0, 1]
            )->tuple[Tensor,Tensor|None,Tensor|None]: # (n, 3, H, W) in [0, 1]; joints in input px; visibility
     "Crop people and carry out what was drawn for each, on pixels, joints and visibility together."
     check_draws(draws, operations, len(canvas))
-    x, fill = as_pixels(canvas), torch.as_tensor(fill)
+    check_pixels(canvas)
+    fill = torch.as_tensor(fill)
     matrix = matrix.to(draws.m.device)
     if draws.m.requires_grad: matrix = matrix + 0*draws.m.sum() # nothing differentiable drawn: gradient 0, not none
     steps = step_matrices(draws, operations, size, torch.promote_types(matrix.dtype, draws.m.dtype))
     total = total_matrix(matrix, steps)
-    x = warp(x, total if fold else matrix, size, fill)
+    x = warp(canvas, total if fold else matrix, size, fill)
     if not fold: x = _unfolded(x, draws, operations, steps, size, fill)
     for kind in ('colour', 'erase') if fold else ():
         for i in range(len(steps)): x = step_pixels(x, draws, i, operations, (kind,), fill)
