@@ -12,7 +12,8 @@ from notebooks import notebooks, readme
 BIN = Path(sys.executable).parent
 ROOMS = ('people', 'da2', 'network', 'evaluation', 'runs', 'report')
 MAY_IMPORT = {'people': (), 'da2': (), 'network': (), 'evaluation': ('people',), 'runs': ('people', 'da2', 'network', 'evaluation'),
-              'report': ('runs', 'evaluation', 'people', 'da2'), 'reproduce': ('report', 'runs'), 'cli': ('reproduce', 'report', 'runs', 'people', 'network')}
+              'report': ('runs', 'evaluation', 'people', 'da2'), 'reproduce': ('report', 'runs'),
+              'bench': ('runs', 'da2', 'people', 'network'), 'cli': ('bench', 'reproduce', 'report', 'runs', 'people', 'network')}
 
 
 @pytest.fixture(scope='session')
