@@ -67,7 +67,7 @@ def softened(policy:Policy,
         total = add(total, (inputs, target), torch.where(on, b, 1 - b).prod(-1))
     return total
 
-# %% ../../nbs/da2/42_estimators.ipynb #bb147c6e
+# %% ../../nbs/da2/42_estimators.ipynb #420ca908
 def mixed(policy:Policy,
           noise:Noise,
           view:Callable, # draws -> inputs, target
@@ -76,8 +76,12 @@ def mixed(policy:Policy,
          ): # inputs, target: blends
     "x_hat of Eq. (4) with the c of Eq. (3), and the target that belongs to it."
     top = (policy.log_pi + gumbel(noise.path)).topk(candidates, -1).indices
-    c, total = relaxed_path(policy.log_pi[top], policy.tau, noise.path.gather(1, top)), None
-    for c_k, k in zip(c.unbind(1), top.unbind(1)): total = add(total, softened(policy, noise, k, view, const), c_k)
+    c, total, untouched = relaxed_path(policy.log_pi[top], policy.tau, noise.path.gather(1, top)), None, []
+    def once(draws): # with all switches off, every sub-policy shows the same picture
+        if bool(draws.on.any()): return view(draws)
+        untouched.append(untouched[0] if untouched else view(draws))
+        return untouched[0]
+    for c_k, k in zip(c.unbind(1), top.unbind(1)): total = add(total, softened(policy, noise, k, once, const), c_k)
     return total
 
 # %% ../../nbs/da2/42_estimators.ipynb #036c28f3
