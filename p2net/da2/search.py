@@ -159,11 +159,11 @@ def throw(self,
     self.x_hat = self.expand(self.policy.noise(n, gen), lambda draws: self.augment(batch, draws, torch.arange(n)))
     return tree_map(Tensor.detach, self.x_hat)
 
-# %% ../../nbs/da2/40_search.ipynb #3dd38e1e
+# %% ../../nbs/da2/40_search.ipynb #787278ca
 def _terms(weights, views): # the part of an expansion: sum over j of (w_j - w_j as a constant) view_j
     return lambda *leaves: sum(weigh((w - w.detach()), leaf) for w, leaf in zip(weights, leaves))
 
-
+# %% ../../nbs/da2/40_search.ipynb #09348660
 @patch_to(StraightThrough)
 def expand(self,
            noise:Noise,
