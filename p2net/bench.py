@@ -397,12 +397,12 @@ def search_speeds(work:str, repeats:int)->tuple[dict,dict]: # name -> seconds of
         bytes_of[name] = step_memory(tasks[name], s.model, s.search.optimizer, forget)
     return seconds, bytes_of
 
-# %% ../nbs/85_bench.ipynb #19d2be72
+# %% ../nbs/85_bench.ipynb #a996274e
 def loop_of(policy, ready:bool, work:str, steps:int)->Callable: # () -> None
     "So many more steps of a training loop; `ready`: batches made beforehand."
     still = {} if policy else dict(training=dict(flip=0, scale=0))
     config = make_config('tiny', experiment='bench', **still)
-    trainer = Trainer(config, make_network(config.network, 21), make_pack(config), policy or IdentityPolicy(), work, progress=False)
+    trainer = Trainer(config, make_network(config, 21), make_pack(config), policy or IdentityPolicy(), work, progress=False)
     trainer.save = lambda: None
     if ready:
         batches = [trainer.batch(step) for step in range(4)]

@@ -8,8 +8,8 @@ __all__ = ['LUMA', 'IDENTITY', 'NEEDS_COUNT', 'SMOOTH', 'MIDDLE', 'ALIKE', 'coun
            'chains_of', 'holes_of', 'plan', 'Finish', 'tables_of', 'write_heatmaps', 'workers', 'resting_cv2', 'deal',
            'augment_fast', 'EpochDraws', 'Ready', 'Deployed']
 
-# %% ../../nbs/da2/50_deploy.ipynb #f068a986
-import os
+# %% ../../nbs/da2/50_deploy.ipynb #a90e3495
+import os, zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -367,7 +367,7 @@ def augment_fast(canvases, # (c, h, w, 3) uint8, RGB: array, memory map or list 
     deal(people, len(which), threads)
     return out, *moved
 
-# %% ../../nbs/da2/50_deploy.ipynb #bd23cd3d
+# %% ../../nbs/da2/50_deploy.ipynb #c8885593
 class EpochDraws:
     "What happens to each person in each epoch, whoever asks."
     def __init__(self,
@@ -383,7 +383,7 @@ class EpochDraws:
                 )->Draws: # n draws
         "The draws of these people in this epoch."
         if self.thrown[0] != epoch:
-            gen = torch.Generator().manual_seed((self.seed << 32) + epoch)
+            gen = torch.Generator().manual_seed(zlib.crc32(f'{self.seed} {epoch}'.encode())) # PyTorch's generator heeds 32 bits
             parts = [self.policy.sample(min(8192, self.people - at), gen) for at in range(0, self.people, 8192)]
             self.thrown = epoch, Draws(*(torch.cat(field) for field in zip(*parts)))
         return Draws(*(field[torch.as_tensor(who)] for field in self.thrown[1]))
