@@ -42,13 +42,13 @@ def run(args)->None:
         for name, value in record['metrics'].items():
             if '/' not in name: print(f"  {name} {value:.4f}")
 
-# %% ../nbs/90_cli.ipynb #4df99772
+# %% ../nbs/90_cli.ipynb #be6ff328
 def evaluate(args)->None:
     "Measure weights on the held-out people of a config."
     config = experiment_config('p2net', args.scale, 0, args.data, args.config, args.set)
     read_tensors(args.weights)                          # say what is wrong with the file before people are rendered
     found = load_people(config.data, progress=bars(args))
-    model = make_network(config.network, len(found.skeleton))
+    model = make_network(config, len(found.skeleton))
     load_weights(model, args.weights)
     for name, value in measure(found.val, predict(model, found.val, config.evaluation, config.training.sigma, progress=bars(args))).items():
         print(f"{name} {value:.4f}")

@@ -174,11 +174,11 @@ def search_run(config:Config, people:RunPeople, place:Place)->dict|None: # parts
                 people_per_s=(s.warmup_steps + s.steps)*s.batch/searcher.seconds)
     return dict(metrics=searcher.metrics(), cost=cost)
 
-# %% ../../nbs/runs/70_experiments.ipynb #62ec29b8
+# %% ../../nbs/runs/70_experiments.ipynb #0615bee5
 def train_run(config:Config, people:RunPeople, place:Place)->dict|None:
     "Train the network under its policy and measure it on the held-out people."
     policy, work, folder = policy_of(config, place.root), place.workshop(config), place.folder(config)
-    trainer = Trainer(config, make_network(config.network, len(people.skeleton)), people.train, policy, work, progress=place.progress)
+    trainer = Trainer(config, make_network(config, len(people.skeleton)), people.train, policy, work, progress=place.progress)
     trainer.validate = lambda model: headline(measured(model, config, people, trainer.device, flip=False)[0])
     trainer.resume()
     if not trainer.fit(seconds=place.seconds): return None
@@ -200,11 +200,11 @@ def file_sha(path:Path)->str: # 64 hexadecimal digits
     "SHA-256 of a file's bytes."
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
-# %% ../../nbs/runs/70_experiments.ipynb #d78ce3fb
+# %% ../../nbs/runs/70_experiments.ipynb #6015af7f
 def floor_run(config:Config, people:RunPeople, place:Place)->dict:
     "What a predictor scores that learned nothing from pixels: the mean pose, or the network before training."
     start = time.perf_counter()
-    model = make_network(config.network, len(people.skeleton))
+    model = make_network(config, len(people.skeleton))
     if base_name(config.experiment) == 'untrained': metrics, cost = measured(model, config, people)[0], size_of(model, config)
     else: metrics, cost = measure(people.val, mean_pose_predictions(people)), dict(parameters=0, gmac=0.)
     return dict(metrics=metrics, cost=dict(steps=0, **cost, wall_s=time.perf_counter() - start))
@@ -216,7 +216,7 @@ def mean_pose_predictions(people:RunPeople)->Predictions:
     crop = transform(val.matrices(np.arange(len(val))), place_pose(pose, val.center, val.size))
     return Predictions(to_image(val, crop), np.ones(crop.shape[:2], np.float32), crop)
 
-# %% ../../nbs/runs/70_experiments.ipynb #96b023e1
+# %% ../../nbs/runs/70_experiments.ipynb #298ff3e9
 def trained_weights(config:Config, place:Place)->Path: # model.safetensors
     "Where the experiment `p2net` of the same scale, people and seed left its weights."
     path = place.workshop(config.model_copy(update=dict(experiment=config.experiment.replace('box-quality', 'p2net'))))/'model.safetensors'
@@ -226,7 +226,7 @@ def trained_weights(config:Config, place:Place)->Path: # model.safetensors
 def boxes_run(config:Config, people:RunPeople, place:Place)->dict:
     "The trained network of the same seed through boxes of known quality."
     start = time.perf_counter()
-    model = make_network(config.network, len(people.skeleton))
+    model = make_network(config, len(people.skeleton))
     load_weights(model, trained_weights(config, place))
     metrics = box_quality(model, people.val, config.evaluation, config.training.sigma, config.seed, config.data.padding)
     return dict(metrics=metrics, cost=dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start))

@@ -62,7 +62,7 @@ def make_policy(search:SearchConfig)->Policy:
     "The policy at its start: pi uniform, p = m = 0.5."
     return Policy(operations=dict(dada15=DADA15, pose16=POSE16)[search.operations], sub_policies=search.sub_policies, tau=search.tau)
 
-# %% ../../nbs/runs/60_searching.ipynb #fc9ce066
+# %% ../../nbs/runs/60_searching.ipynb #f9bcb7cb
 class Searcher:
     "The experiment `search`: halves of the people, a network, a policy, and the steps that move them."
     def __init__(self,
@@ -74,7 +74,7 @@ class Searcher:
         self.pack, self.work = pack, Path(work)
         self.learn, self.judges = halves(pack, config.seed)
         self.policy = make_policy(s)
-        self.model = make_network(config.network, len(pack.skeleton))
+        self.model = make_network(config, len(pack.skeleton))
         self.augment = PeopleAugment(pack, self.policy.operations, config.training.sigma)
         optimizer = torch.optim.Adam(self.model.parameters(), lr=s.lr, weight_decay=config.training.weight_decay, fused=True)
         self.search = Search(self.model, self.policy, self.augment, train_loss, validation_loss, optimizer, policy_lr=s.policy_lr,
