@@ -149,10 +149,10 @@ def move(matrix:Tensor, # (..., 2, 3)
     "Points through an affine map."
     return (matrix[..., None, :, :2]*points[..., None, :]).sum(-1) + matrix[..., None, :, 2]
 
-# %% ../../nbs/da2/20_operations.ipynb #009773a9
+# %% ../../nbs/da2/20_operations.ipynb #2aa441f9
 def portions(x:Tensor)->list[slice]: # of the first axis
     "A few people at a time, for a processor's cache; elsewhere everybody at once."
-    few = max(torch.get_num_threads(), 2**21//max(1, x[:1].numel())) if x.device.type == 'cpu' else max(1, len(x))
+    few = max(torch.get_num_threads(), 2**18//max(1, x[:1].numel())) if x.device.type == 'cpu' else max(1, len(x))
     return [slice(at, at + few) for at in range(0, len(x), few)]
 
 
@@ -174,18 +174,33 @@ class _Warp(torch.autograd.Function):
     @staticmethod
     def forward(ctx, image, back, size, fill):
         ctx.save_for_backward(image, back, fill)
-        sample = lambda r: torch.grid_sampler_2d(_in_range(image[r]) - fill, grid_of(back[r], size, image.shape[2:]), 0, 0, False).add_(fill)
-        parts = [sample(r) for r in portions(image)] or [fill.new_empty(0, image.shape[1], *size)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        out = fill.new_empty(len(image), image.shape[1], *size)
+        for r, above in _above_fill(image, fill):
+            torch.add(torch.grid_sampler_2d(above, grid_of(back[r], size, image.shape[2:]), 0, 0, False), fill, out=out[r])
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, slope):
-        (image, back, fill), wanted = ctx.saved_tensors, list(ctx.needs_input_grad[:2])
-        sample = lambda r: torch.ops.aten.grid_sampler_2d_backward(
-            slope[r], _in_range(image[r]) - fill, grid_of(back[r], slope.shape[2:], image.shape[2:]), 0, 0, False, wanted)
-        parts = [(of_image, along(of_grid, image.shape[2:]) if wanted[1] else None) for of_image, of_grid in map(sample, portions(image))]
-        return *(torch.cat(part) if want else None for part, want in zip(zip(*parts), wanted)), None, None
+        (image, back, fill), (of_image, of_back) = ctx.saved_tensors, ctx.needs_input_grad[:2]
+        images, backs = torch.empty_like(image) if of_image else None, torch.empty_like(back) if of_back else None
+        for r, above in _above_fill(image, fill):
+            grid = grid_of(back[r], slope.shape[2:], image.shape[2:])
+            a, b = torch.ops.aten.grid_sampler_2d_backward(slope[r], above, grid, 0, 0, False, [of_image, of_back])
+            if of_image: images[r] = a
+            if of_back: backs[r] = along(b, image.shape[2:])
+        return images, backs, None, None
+
+
+def _above_fill(image, fill):
+    "Portions, each with its pictures in [0, 1] less the fill colour, in one array that is used again and again."
+    room = None
+    for r in portions(image):
+        if room is None: room = torch.empty_like(image[r], dtype=fill.dtype)
+        above = room[:len(image[r])]
+        if image.dtype == torch.uint8: above.copy_(image[r]).div_(255).sub_(fill)
+        else: torch.sub(image[r], fill, out=above)
+        yield r, above
 
 
 def along(slope:Tensor, # (n, H, W, 2) of a loss in the grid
@@ -196,9 +211,6 @@ def along(slope:Tensor, # (n, H, W, 2) of a loss in the grid
     x, y = (torch.arange(t.shape[1], dtype=t.dtype, device=t.device)[:, None] for t in (columns, rows))
     by = torch.stack([(columns*x).sum(1), (rows*y).sum(1), columns.sum(1)], -1)
     return by*2/by.new_tensor(image_size[::-1])[:, None]
-
-
-def _in_range(image): return image.float()/255 if image.dtype == torch.uint8 else image
 
 
 def warp(image:Tensor, # (n, C, h, w) floating point, or uint8, which stands for shares of 255
@@ -227,7 +239,7 @@ def flip_joints(joints:Tensor, # (n, J, 2)
     joints = torch.where(rows[:, None, None], joints[:, perm], joints)
     return joints, torch.where(rows[:, None], visibility[:, perm], visibility)
 
-# %% ../../nbs/da2/20_operations.ipynb #2491bced
+# %% ../../nbs/da2/20_operations.ipynb #ce901343
 def luma(x:Tensor)->Tensor: # (n, 3, H, W) -> (n, 1, H, W)
     "Grey with PIL's weights."
     return .299*x[:, :1] + .587*x[:, 1:2] + .114*x[:, 2:]
@@ -246,14 +258,19 @@ class _Blend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, dull, x, factor):
         ctx.save_for_backward(dull, x, factor)
-        return (x*factor).add_(dull*(1 - factor)).clamp_(0, 1)
+        out = torch.empty_like(x)
+        for r in portions(x): torch.mul(x[r], factor[r], out=out[r]).add_(dull[r]*(1 - factor[r])).clamp_(0, 1)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, slope):
-        (dull, x, factor), wanted = ctx.saved_tensors, ctx.needs_input_grad
-        parts = [_Blend.slopes(dull[r], x[r], factor[r], slope[r], wanted) for r in portions(x)]
-        return tuple(torch.cat(part) if want else None for part, want in zip(zip(*parts), wanted))
+        inputs = ctx.saved_tensors
+        out = [torch.empty_like(t, memory_format=torch.contiguous_format) if want else None for t, want in zip(inputs, ctx.needs_input_grad)]
+        for r in portions(inputs[1]):
+            for whole, part in zip(out, _Blend.slopes(*(t[r] for t in inputs), slope[r], ctx.needs_input_grad)):
+                if whole is not None: whole[r] = part
+        return tuple(out)
 
     @staticmethod
     def slopes(dull, x, factor, slope, wanted): # in dull, x and factor
