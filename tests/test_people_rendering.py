@@ -196,3 +196,13 @@ def test_one_split_alone(tmp_path):
     folder = render_people(tmp_path/'val', only_val, workers=1, progress=False)
     assert annotations(folder, 'train')['annotations'] == [] and len(annotations(folder, 'val')['annotations']) == 1
     shutil.rmtree(folder)
+
+
+def test_two_processes_may_want_the_same_folder(tmp_path):
+    "Two runs on a cold cache: the second waits for the first and finds what it made."
+    code = ("import sys; from p2net.people.rendering import RenderConfig, render_people; "
+            "print(render_people(sys.argv[1], RenderConfig(train=2, val=1, seed=5), workers=1, progress=False))")
+    runs = [subprocess.Popen([sys.executable, '-c', code, tmp_path/'people'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [run.communicate(timeout=300) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    assert (tmp_path/'people'/'fingerprint.json').exists() and not (tmp_path/'people'/'frames').exists()

@@ -460,7 +460,7 @@ def _assemble(folder:Path, split:str, chosen:list)->bytes:
     info = dict(description='Rendered people with exact annotation', version=str(CODE_VERSION))
     return json.dumps(dict(info=info, images=images, annotations=annotations, categories=[category])).encode()
 
-# %% ../../nbs/people/40_rendering.ipynb #be80cfab
+# %% ../../nbs/people/40_rendering.ipynb #5b19afc8
 def is_finished(folder, config:RenderConfig)->bool:
     "Whether the folder holds the whole data set of these settings."
     path = Path(folder)/'fingerprint.json'
@@ -472,13 +472,21 @@ def render_people(folder=None, # None: `rendered_folder(config)`
                   progress:bool=True, # a bar; TQDM_DISABLE=1 silences it too
                  )->Path: # the folder
     "Renders a COCO-format data set. A finished folder is used as it is, an interrupted one goes on where it was."
-    from tqdm.auto import tqdm
+    from filelock import FileLock
     folder = Path(folder) if folder is not None else rendered_folder(config)
     if is_finished(folder, config): return folder
     if (folder/'fingerprint.json').exists():
         raise ValueError(f"{folder}/fingerprint.json: another data set is here; give an empty folder or remove it")
     if workers is None: workers = len(os.sched_getaffinity(0)) if hasattr(os,'sched_getaffinity') else os.cpu_count() or 1
     if workers < 1: raise ValueError(f"workers must be >= 1, got {workers}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent/f'.{folder.name}.lock'): # who comes second waits, and finds a finished folder
+        if not is_finished(folder, config): _render(folder, config, workers, progress)
+    return folder
+
+def _render(folder, config, workers, progress):
+    "What is missing in a folder that nobody else works on."
+    from tqdm.auto import tqdm
     _claim(folder, config)
     if anny_is_cold():
         if progress: tqdm.write('Anny builds its body model: about a minute, once on this machine')
@@ -488,7 +496,6 @@ def render_people(folder=None, # None: `rendered_folder(config)`
     with tqdm(total=config.train+config.val, unit='person', desc='Rendering people', disable=silent) as bar:
         _pool(folder, config, workers, splits, bar)
     _finish(folder, config, splits)
-    return folder
 
 # %% ../../nbs/people/40_rendering.ipynb #185f2eba
 def _claim(folder, config):
