@@ -183,7 +183,7 @@ def albumentations_functions(scene:Scene)->Callable:
         finish(scene, first, last)
     return work
 
-# %% ../nbs/85_bench.ipynb #6406f3d2
+# %% ../nbs/85_bench.ipynb #9bca1302
 def torchvision_v2(scene:Scene, turn=(-TURN, TURN), factor=(1 - LIGHT, 1 + LIGHT))->Callable:
     "(first, last) -> None."
     importlib.import_module('p2net.compat')
@@ -201,7 +201,7 @@ def torchvision_v2(scene:Scene, turn=(-TURN, TURN), factor=(1 - LIGHT, 1 + LIGHT
         finish(scene, first, last)
     return work
 
-
+# %% ../nbs/85_bench.ipynb #aab38a96
 def centre(canvases:Tensor)->tuple[Tensor,float,float]: # (n, 3, *REACH) in [0, 1]; what was cut off at the left and above
     "The part of canvases (n, 3, S, S) uint8 that a turned crop can see."
     top, left = (SIDE - REACH[0])//2, (SIDE - REACH[1])//2

@@ -285,7 +285,7 @@ def deal(f, # called with (first, one past the last)
     edges = np.linspace(0, n, min(n, 4*threads) + 1).astype(int).tolist()
     with resting_cv2(): list(workers(threads).map(f, edges[:-1], edges[1:]))
 
-# %% ../../nbs/da2/50_deploy.ipynb #0beeff35
+# %% ../../nbs/da2/50_deploy.ipynb #998fc69e
 def _checked(canvases, matrix, draws, operations, which):
     "The arguments as arrays, or one sentence about the first that is wrong."
     matrix = torch.as_tensor(matrix)
@@ -315,7 +315,7 @@ def _finish(output, mean, std, fill, out, n, size):
         raise ValueError(f"out must be a contiguous {shape} {np.dtype(dtype)}, got {out.shape} {out.dtype}")
     return finish, out
 
-
+# %% ../../nbs/da2/50_deploy.ipynb #b75e5843
 def _coloured(crop, chain, table, finish, plain):
     "The crop and the finished table that is to be spent on it."
     if table is not None: return crop, table

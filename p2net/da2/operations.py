@@ -149,7 +149,7 @@ def move(matrix:Tensor, # (..., 2, 3)
     "Points through an affine map."
     return (matrix[..., None, :, :2]*points[..., None, :]).sum(-1) + matrix[..., None, :, 2]
 
-# %% ../../nbs/da2/20_operations.ipynb #2aa441f9
+# %% ../../nbs/da2/20_operations.ipynb #e85525e3
 def portions(x:Tensor)->list[slice]: # of the first axis
     "A few people at a time, for a processor's cache; elsewhere everybody at once."
     few = max(torch.get_num_threads(), 2**18//max(1, x[:1].numel())) if x.device.type == 'cpu' else max(1, len(x))
@@ -168,7 +168,7 @@ def grid_of(back:Tensor, # (n, 2, 3) target px -> image px
         torch.sub((a*x + b*y[:, None]).add_(c).mul_(2).add_(1).div_(length), 1, out=grid[..., i])
     return grid
 
-
+# %% ../../nbs/da2/20_operations.ipynb #2bab6f7a
 class _Warp(torch.autograd.Function):
     "Bilinear samples of `image` along the grid of `back`."
     @staticmethod
@@ -212,7 +212,7 @@ def along(slope:Tensor, # (n, H, W, 2) of a loss in the grid
     by = torch.stack([(columns*x).sum(1), (rows*y).sum(1), columns.sum(1)], -1)
     return by*2/by.new_tensor(image_size[::-1])[:, None]
 
-
+# %% ../../nbs/da2/20_operations.ipynb #8920117e
 def warp(image:Tensor, # (n, C, h, w) floating point, or uint8, which stands for shares of 255
          matrix:Tensor, # (n, 2, 3) image px -> target px
          size:tuple[int,int], # (H, W) of the target
@@ -239,7 +239,7 @@ def flip_joints(joints:Tensor, # (n, J, 2)
     joints = torch.where(rows[:, None, None], joints[:, perm], joints)
     return joints, torch.where(rows[:, None], visibility[:, perm], visibility)
 
-# %% ../../nbs/da2/20_operations.ipynb #ce901343
+# %% ../../nbs/da2/20_operations.ipynb #d1f3492d
 def luma(x:Tensor)->Tensor: # (n, 3, H, W) -> (n, 1, H, W)
     "Grey with PIL's weights."
     return .299*x[:, :1] + .587*x[:, 1:2] + .114*x[:, 2:]
@@ -252,7 +252,7 @@ def smooth(x:Tensor)->Tensor: # (n, C, H, W) -> the same
     y[..., 1:-1, 1:-1] = (9*F.avg_pool2d(x, 3, 1) + 4*x[..., 1:-1, 1:-1])/13
     return y
 
-
+# %% ../../nbs/da2/20_operations.ipynb #0638927c
 class _Blend(torch.autograd.Function):
     "What `blend` says, in few passes over memory."
     @staticmethod

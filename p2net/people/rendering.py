@@ -399,7 +399,7 @@ def _choose(counts:list, want:int)->list: # indices of frames
         if n and have+n <= want: chosen.append(i); have += n
     return chosen if have==want else None
 
-# %% ../../nbs/people/40_rendering.ipynb #b3633da2
+# %% ../../nbs/people/40_rendering.ipynb #4dcb12ac
 class _Split:
     "Hands out frame numbers of one split until enough people are there."
     def __init__(self, name, want): self.name, self.want, self.next, self.counts = name, want, 0, {}
@@ -414,6 +414,7 @@ class _Split:
         i, self.next = self.next, self.next+1
         return i
 
+# %% ../../nbs/people/40_rendering.ipynb #d70bf507
 def _pool(folder, config, workers, splits, bar):
     "Keeps every worker busy with the next frame; ends them when all splits are full."
     import queue, threading
