@@ -7,8 +7,8 @@ __all__ = ['ESTIMATORS', 'inner_step', 'bilevel', 'val_slope', 'exact_hypergradi
            'learners', 'central_difference', 'Estimator', 'StraightThrough', 'leave_one_out', 'signal_to_noise',
            'Paired', 'make_estimator', 'Search', 'cyclic']
 
-# %% ../../nbs/da2/40_search.ipynb #fc7d48d6
-import inspect
+# %% ../../nbs/da2/40_search.ipynb #8d8e391b
+import inspect, math
 from contextlib import contextmanager
 from typing import Callable
 
@@ -231,7 +231,7 @@ def signal_to_noise(k:Tensor, # (n, M) sub-policies thrown
     score = score - advantage.sum(1, keepdim=True)*pi
     return (score.mean(0).norm()/(score.var(0).sum()/len(k)).sqrt().clamp(min=1e-30)).item()
 
-# %% ../../nbs/da2/40_search.ipynb #03e965b1
+# %% ../../nbs/da2/40_search.ipynb #44d22e90
 class Paired(Estimator):
     "Candidates of one image compared with each other: Eq. (12) from losses alone."
     def __init__(self,
@@ -240,22 +240,27 @@ class Paired(Estimator):
                  loss:Callable, # (model, inputs, target) -> (n,) losses
                  candidates:int=4, # M for each image, 2 or more
                  jitter:float=.5, # sigma on the logit of m; 0: magnitudes are not learnt
+                 share:float=1., # of the images, those whose candidates are compared; the others are only trained on
                 ):
         if candidates < 2: raise ValueError(f"paired candidates are compared with each other: at least 2, got {candidates}")
-        self.policy, self.augment, self.loss, self.candidates, self.jitter = policy, augment, loss, candidates, jitter
+        if not 0 < share <= 1: raise ValueError(f"share of the images must be above 0 and at most 1, got {share}")
+        self.policy, self.augment, self.loss = policy, augment, loss
+        self.candidates, self.jitter, self.share = candidates, jitter, share
 
-# %% ../../nbs/da2/40_search.ipynb #305cd680
+# %% ../../nbs/da2/40_search.ipynb #a0b8cf03
 @patch_to(Paired)
 def throw(self,
           batch, # whatever `augment` understands
           n:int, # images in it
           gen:torch.Generator, # of the CPU
          ): # inputs, target for the training step
-    "M throws for each of n images; row i*M + j of `draws` is candidate j of image i."
-    M, rows = self.candidates, torch.arange(n)
-    self.draws = self.policy.sample(n*M, gen, self.jitter)
-    self.views = [self.augment(batch, Draws(*(t[j::M] for t in self.draws)), rows) for j in range(M)]
-    return self.views[0]
+    "M throws for each image that is compared; row i*M + j of `draws` is candidate j of image i. One for the others."
+    M, compared = self.candidates, math.ceil(self.share*n)
+    draws = self.policy.sample(compared*M + n - compared, gen, self.jitter)
+    self.draws, others = (Draws(*(t[part] for t in draws)) for part in (slice(compared*M), slice(compared*M, None)))
+    self.views = [self.augment(batch, Draws(*(t[j::M] for t in self.draws)), torch.arange(compared)) for j in range(M)]
+    if compared == n: return self.views[0]
+    return tree_map(lambda *parts: torch.cat(parts), self.views[0], self.augment(batch, others, torch.arange(compared, n)))
 
 
 @patch_to(Paired)
