@@ -54,7 +54,7 @@ def check_switches(**switches:bool|str)->None:
         if value not in (True, False, 'control'):
             raise ValueError(f"{name} must be True, False or 'control', got {value!r}")
 
-# %% ../../nbs/network/40_p2net.ipynb #8ccdaf7f
+# %% ../../nbs/network/40_p2net.ipynb #e1f79a59
 class FeatureExtraction(nn.Module):
     "ResNet, laterals, the two fusions and a head per level, III.B."
     def __init__(self,
@@ -67,11 +67,12 @@ class FeatureExtraction(nn.Module):
                  weights:str|Path|None=None, # of the trunk: None, 'imagenet' or a .safetensors file (C-56)
                  prepare:int=1, sources:int=3, zero_init:bool=True, # of Parallel Fusion (C-64, C-65, C-71)
                  conv_first:bool=False, # the cheap order in both fusions (C-69)
+                 trunk:int=64, # channels of the ResNet's first stage; 64 is ResNet's
                  predictor_std:float|None=.001, # of the predictors' first weights; None: He's (C-84)
                 ):
         super().__init__()
         check_switches(parallel=parallel, progressive=progressive)
-        self.backbone = ResNetPyramid(depth, weights)
+        self.backbone = ResNetPyramid(depth, weights, trunk)
         self.laterals = nn.ModuleList(conv_bn(c, width, relu=True) for c in self.backbone.channels)
         self.parallel = self.progressive = nn.Identity()
         if parallel: self.parallel = ParallelFusion(width, sources, prepare, conv_first, zero_init, parallel == 'control')
@@ -86,7 +87,7 @@ class FeatureExtraction(nn.Module):
     def level_heatmaps(self, features:list[Tensor])->list[Tensor]: # fused C2 .. C5 -> four of (B, J, h, w)
         return [resize(head(f), features[0].shape[-2:]) for head, f in zip(self.heads, features)]
 
-# %% ../../nbs/network/40_p2net.ipynb #2ba2c23e
+# %% ../../nbs/network/40_p2net.ipynb #2df0b232
 class P2Net(FeatureExtraction):
     "The pose network of the paper: feature extraction and refinement, III.B, III.C and Fig. 1."
     def __init__(self,
@@ -103,7 +104,7 @@ class P2Net(FeatureExtraction):
                  reduction:int=1, # of the attention (C-78)
                  concat_c2:bool=True, # C2 is concatenated too (C-80)
                  predictor_std:float|None=.001, # of the predictors' first weights; None: He's (C-84)
-                 **reading, # weights, prepare, sources, zero_init, conv_first: see FeatureExtraction
+                 **reading, # weights, prepare, sources, zero_init, conv_first, trunk: see FeatureExtraction
                 ):
         super().__init__(depth, joints, width, parallel, progressive, predictor_std=predictor_std, **reading)
         check_switches(attention=attention)
