@@ -13,6 +13,7 @@ from p2net.da2.deploy import Deployed, EpochDraws, augment_fast, deal, write_hea
 from p2net.da2.operations import IMAGENET_MEAN, IMAGENET_STD, Draws
 from p2net.people.heatmaps import render_heatmaps
 from p2net.people.skeleton import SKELETONS
+from samples import optional
 
 ANGLE, FACTOR = 20., 1.2            # clockwise on the screen
 
@@ -42,7 +43,7 @@ def levels(pictures, planes):
     ('torchvision', bench.torchvision_v2, True, -1), ('kornia', bench.kornia, True, -1)])
 def test_libraries_do_the_same(scene, ours, name, make, planes, sign):
     "Half a level of rounding after the warp and after the light on either side, and positions rounded to 1/32 px in OpenCV 4: mean below 1, 99 of 100 below 3."
-    if name != 'torchvision': pytest.importorskip(name)
+    if name != 'torchvision': optional(name)
     make(scene, turn=(sign*ANGLE, sign*ANGLE), factor=(FACTOR, FACTOR))(0, 4)
     off = np.abs(levels(scene.pictures, planes) - ours[0])
     assert off.mean() < 1 and np.quantile(off, .99) < 3, (off.mean(), np.quantile(off, .99))
@@ -51,7 +52,7 @@ def test_libraries_do_the_same(scene, ours, name, make, planes, sign):
 
 def test_differentiable_paths_agree():
     "Pictures to 1e-4 of the range, joints to 1e-3 px, slopes in both magnitudes to 1 in 1000: float32 positions on a 400 px canvas."
-    pytest.importorskip('kornia')
+    optional('kornia')
     (x, joints, slope), (y, found, theirs) = (f() for f in bench.differentiable(bench.make_scene(2)).values())
     assert (x - y).abs().max() < 1e-4 and (joints - found).abs().max() < 1e-3
     assert ((slope - theirs).abs() < 1e-3*theirs.abs().max()).all()
@@ -103,7 +104,7 @@ def test_a_person_meets_the_same_in_every_batch_order_and_thread(whole):
     assert not np.array_equal(part((3, np.arange(N), 1)).pictures, whole.pictures)           # another epoch is another throw
 
 
-@pytest.mark.skipif('fork' not in multiprocessing.get_all_start_methods(), reason='no fork on this system')
+@pytest.mark.skipif('fork' not in multiprocessing.get_all_start_methods(), reason='this system cannot fork processes')
 def test_a_person_meets_the_same_in_every_process(whole):
     "Forked after this process's threads were at work: the children start their own."
     part((2, np.arange(N), 2))

@@ -10,6 +10,7 @@ from p2net.da2 import OPERATIONS, POSE16, Policy, augment, load_policy
 from p2net.da2.controls import POLICIES, HandMade, RandomPolicy
 from p2net.da2.export import COUNTERPARTS, Step, to_albumentations, to_torchvision, tv_tensors, without_counterpart
 from p2net.da2.operations import IMAGENET_MEAN, Draws
+from samples import optional
 
 ROOT = Path(__file__).resolve().parents[1]
 H, W = 50, 36
@@ -20,7 +21,7 @@ JOINTS = torch.tensor([[4., 5], [30, 9], [17, 24], [35, 49], [0, 0]])
 def albumentations():
     import os
     os.environ['NO_ALBUMENTATIONS_UPDATE'] = '1'              # its import would ask the network for a newer version
-    return pytest.importorskip('albumentations')
+    return optional('albumentations')
 
 
 def picture(seed=0):

@@ -8,6 +8,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from p2net.da2.operations import (DADA15, OPERATIONS, POSE16, Draws, augment, colour, compose, from_linear, geometry_matrix, invert_affine,
                                   move, step_matrices, total_matrix, warp)
+from samples import needs_gpu
 
 NAMES = [o.name for o in POSE16]
 COLOURS = [o.name for o in POSE16 if o.kind == 'colour']
@@ -277,7 +278,7 @@ def test_dadas_linear_scale():
     assert sum(o.signed for o in DADA15) == 9 and all(from_linear(o, half, torch.ones(3))[0].max() == 0 for o in POSE16 if o.signed)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@needs_gpu
 @pytest.mark.parametrize('fold', [True, False])
 def test_a_gpu_gives_what_the_processor_gives(fold):
     "Draws stay on the processor, canvases are on the GPU; gradients come back to the magnitudes."

@@ -3,15 +3,15 @@ import copy
 import io
 import json
 from contextlib import redirect_stdout
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from p2net.evaluation.average_precision import box_ap, box_results, coco_results, keypoint_ap, oks, write_results
 from p2net.people.skeleton import SKELETONS
+from samples import DATA, needs
 
-COCO_PEOPLE = Path(__file__).resolve().parents[2]/'shared'/'data'/'coco-people'/'annotations'
+COCO_PEOPLE = DATA/'coco-people'/'annotations'
 SIGMAS = np.array(SKELETONS['coco17'].sigmas)
 
 
@@ -144,7 +144,7 @@ def test_oks_of_shapes_and_of_a_wrong_area():
     assert oks(true[0, 0], true[0, 0], v[0, 0], 0.) == 1       # a flat outline: perfect is still perfect
 
 
-@pytest.mark.skipif(not COCO_PEOPLE.is_dir(), reason='the coco-people sample is not here')
+@needs('data/coco-people')
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_real_people_fed_back_earn_one(split):
     "Their annotation as findings, keypoints and boxes, on ground-truth boxes."
@@ -160,7 +160,7 @@ def test_real_people_fed_back_earn_one(split):
     assert got == pytest.approx(dict.fromkeys(got, 1.), abs=1e-12)
 
 
-@pytest.mark.skipif(not COCO_PEOPLE.is_dir(), reason='the coco-people sample is not here')
+@needs('data/coco-people')
 def test_a_real_detection_file_has_a_box_ap():
     "118 real detections on four images: restricted to these, the AP is that of pycocotools run by hand."
     from pycocotools.coco import COCO

@@ -1,6 +1,5 @@
 """PCK and PCKh: published numbers on real MPII predictions, loops, conventions, the mean pose."""
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +7,10 @@ import scipy.io
 
 from p2net.evaluation.pck import head_box_size, mean_pose, pck, pck_table, pckh_table, place_pose, scaled_error, torso_size
 from p2net.people.skeleton import SKELETONS, make_skeleton
+from samples import DATA, needs
 
-SHARED = Path(__file__).resolve().parents[2]/'shared'/'data'
-MPII = SHARED/'mpii'
-needs_mpii = pytest.mark.skipif(not MPII.is_dir(), reason='the MPII predictions are not here')
+MPII = DATA/'mpii'
+needs_mpii = needs('data/mpii')
 COLUMNS = ('head', 'shoulder', 'elbow', 'wrist', 'hip', 'knee', 'ankle')
 PUBLISHED = dict(hg_s2_b1=(95.80, 94.57, 88.12, 83.31, 86.24, 80.88, 77.44, 86.76), hg_s8_b1=(96.79, 95.19, 90.08, 85.32, 87.48, 84.26, 80.73, 88.64))
 WEIGHTED = dict(hg_s2_b1=(87.30, 87.50), hg_s8_b1=(89.09, 89.23))      # as they are, and with one pixel added

@@ -12,9 +12,9 @@ from p2net.network.backbone import ResNetPyramid
 from p2net.network.fusion import ParallelFusion, ProgressiveFusion, resize
 from p2net.network.losses import joint_errors, l2_loss, l2_star_loss, pose_loss, refined_l2
 from p2net.network.refinement import AttentionModule, DilatedBottleneck
+from samples import sample
 
 ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS = ROOT.parent/'shared'/'weights'
 
 
 def small(seed=0, **settings):
@@ -41,8 +41,7 @@ def image(B=2, H=64, W=48, seed=0, dtype=torch.float32):
 
 @pytest.mark.parametrize('file, depth, absent', [('resnet50_imagenet_fp16', 50, []), ('resnet18_imagenet_stem_to_layer3', 18, ['layer4'])])
 def test_real_weight_files(file, depth, absent, capsys):
-    path = WEIGHTS/f'{file}.safetensors'
-    if not path.is_file(): pytest.skip('no such weights here')
+    path = sample(f'weights/{file}.safetensors')
     trunk = ResNetPyramid(depth, path)
     printed = capsys.readouterr().out
     assert ('layer4 not in the file, starts at random' in printed) == bool(absent)

@@ -13,9 +13,9 @@ from p2net.people.heatmaps import cpn_sigmas, default_sigma, joint_weights, rend
 from p2net.people.person import (Person, box_to_frame, compose, example_person, flip_joints, frame_to_matrix, from_heatmap,
                                  invert, to_heatmap, transform)
 from p2net.people.skeleton import PARTS, SKELETONS, Skeleton, convert, example_pose, load_skeleton, make_skeleton
+from samples import DATA, needs, needs_gpu, sample
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent/'shared'/'data'
 NAMES = list(SKELETONS)
 
 
@@ -128,13 +128,13 @@ def test_convert_by_hand(source, target):
     assert (x == before[0]).all() and (v == before[1]).all()
 
 
-@pytest.mark.skipif(not (SHARED/'mpii').is_dir(), reason='the MPII validation file is not here')
+@needs('data/mpii')
 def test_head_of_mpii_is_the_published_head():
     "The columns of mpii16 give the published row of the two-stack hourglass; with the neck, Head would be 96.74."
     from scipy.io import loadmat
-    m = loadmat(SHARED/'mpii/annot/detections_our_format.mat')
+    m = loadmat(DATA/'mpii/annot/detections_our_format.mat')
     truth, missing, box = m['pos_gt_src'].transpose(2, 0, 1), m['jnt_missing'].T, m['headboxes_src'].transpose(2, 0, 1)
-    guess = np.load(SHARED/'mpii/reference_preds/hg_s2_b1.npz')['preds']
+    guess = np.load(DATA/'mpii/reference_preds/hg_s2_b1.npz')['preds']
     hit = np.linalg.norm(guess - truth, axis=-1) <= .5*.6*np.linalg.norm(box[:, 1] - box[:, 0], axis=-1)[:, None]
     share = [100*hit[missing[:, j] == 0, j].mean() for j in range(16)]
     row = [np.mean([share[j] for j in SKELETONS['mpii16'].groups[p]]) for p in PARTS]
@@ -142,10 +142,10 @@ def test_head_of_mpii_is_the_published_head():
     assert np.abs(np.array(row) - [95.80, 94.57, 88.12, 83.31, 86.24, 80.88, 77.44]).max() < .006
 
 
-@pytest.mark.skipif(not (SHARED/'coco-people').is_dir(), reason='the COCO sample is not here')
+@needs('data/coco-people')
 def test_order_of_coco_is_that_of_its_files():
     "Names and order as the annotation file lists them; and in it, people who face us have their left on our right."
-    data = json.loads((SHARED/'coco-people/annotations/person_keypoints_train.json').read_text())
+    data = json.loads((DATA/'coco-people/annotations/person_keypoints_train.json').read_text())
     assert tuple(data['categories'][0]['keypoints']) == SKELETONS['coco17'].joints
     k = np.array([a['keypoints'] for a in data['annotations']], float).reshape(-1, 17, 3)
     nose, left, right = (SKELETONS['coco17'].index(j) for j in ('nose', 'left_shoulder', 'right_shoulder'))
@@ -153,10 +153,10 @@ def test_order_of_coco_is_that_of_its_files():
     assert (facing[:, left, 0] > facing[:, right, 0]).mean() > .8
 
 
-@pytest.mark.skipif(not (SHARED/'mpii').is_dir(), reason='the MPII validation file is not here')
+@needs('data/mpii')
 def test_order_of_mpii_is_that_of_its_files():
     from scipy.io import loadmat
-    names = [str(n[0]) for n in loadmat(SHARED/'mpii/annot/detections_our_format.mat')['dataset_joints'][0]]
+    names = [str(n[0]) for n in loadmat(DATA/'mpii/annot/detections_our_format.mat')['dataset_joints'][0]]
     short = dict(ankle='ank', knee='kne', hip='hip', wrist='wri', elbow='elb', shoulder='sho')
     ours = [j.split('_')[0][0] + short[j.split('_')[1]] if j.startswith(('left', 'right')) else
             dict(pelvis='pelv', thorax='thor', upper_neck='neck', head_top='head')[j] for j in SKELETONS['mpii16'].joints]
@@ -166,8 +166,7 @@ def test_order_of_mpii_is_that_of_its_files():
 @pytest.mark.parametrize('folder', ['lsp', 'lspet'])
 def test_order_of_lsp_is_plausible_in_its_files(folder):
     "Limbs are short, and joints further out on a limb lie further out, upside down or not: a shifted order fails."
-    path = SHARED/folder/'joints.mat'
-    if not path.is_file(): pytest.skip(f'{folder} is not here')
+    path = sample(f'data/{folder}')/'joints.mat'
     from scipy.io import loadmat
     j = loadmat(path)['joints']
     j = (j if j.shape[0] == 14 else j.transpose(1, 0, 2)).transpose(2, 0, 1)
@@ -358,7 +357,7 @@ def test_heatmap_of_float32_is_that_of_float64():
     assert single.dtype == torch.float32 and (single - double).abs().max() < 1e-5
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+@needs_gpu
 def test_heatmaps_are_drawn_where_the_joints_are():
     joints, vis = torch.rand(2, 17, 2)*72, torch.randint(0, 3, (2, 17))
     y = render_heatmaps(joints.cuda(), vis.cuda(), (96, 72), 1.)

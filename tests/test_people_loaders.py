@@ -1,9 +1,8 @@
 """Loaders on the real samples, where they lie beside the repository: counts, boxes, sides, and answers known from elsewhere.
 
-The samples aren't part of the repository. `P2NET_SHARED` names their folder (with `data/` in it); without it, `../shared` is tried,
-and what isn't there is skipped.
+The samples aren't part of the repository; what isn't there is skipped (`samples.py`).
 """
-import contextlib, io, json, os
+import contextlib, io, json
 from pathlib import Path
 
 import cv2
@@ -17,15 +16,9 @@ from p2net.people.lsp import load_lsp, load_lspet, read_joints_mat
 from p2net.people.mpii import box_of, load_mpii, load_mpii_validation, places_in, with_head_sizes
 from p2net.people.person import box_to_frame
 from p2net.people.skeleton import SKELETONS
+from samples import sample
 
 REPO = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get('P2NET_SHARED') or REPO.parent/'shared')/'data'
-
-
-def sample(name):
-    "Folder of a sample, or skip."
-    if not (DATA/name).is_dir(): pytest.skip(f"no {name} beside the repository")
-    return DATA/name
 
 
 def size_of(path):
@@ -52,7 +45,7 @@ COCO_COUNTS = {'train': (158, 539, 486, 284), 'val': (53, 162, 141, 93)}
 
 @pytest.mark.parametrize('split', COCO_COUNTS)
 def test_coco_counts(split):
-    root = sample('coco-people')
+    root = sample('data/coco-people')
     images, annotations, labelled, ten = COCO_COUNTS[split]
     people, left_out = read_coco(root/'annotations'/f'person_keypoints_{split}.json', root/'images')
     assert len(people) == labelled and len(people) + sum(left_out.values()) == annotations
@@ -66,7 +59,7 @@ def test_coco_counts(split):
 
 def test_coco_joints_lie_in_their_boxes():
     "Labelled joints are on the photograph and, nearly all, in the box: an x taken for a y would show."
-    root, outside, n = sample('coco-people'), 0, 0
+    root, outside, n = sample('data/coco-people'), 0, 0
     for p in load_coco(root/'annotations'/'person_keypoints_train.json', root/'images'):
         xy = p.joints[p.visibility > 0]
         assert inside(xy, size_of(p.image)).all()
@@ -76,7 +69,7 @@ def test_coco_joints_lie_in_their_boxes():
 
 def test_coco_left_is_left():
     "People with a visible nose and both shoulders face the camera: their left shoulder is on the right of the picture."
-    root, sk = sample('coco-people'), SKELETONS['coco17']
+    root, sk = sample('data/coco-people'), SKELETONS['coco17']
     nose, eyes, l, r = sk.index('nose'), [sk.index('left_eye'), sk.index('right_eye')], sk.index('left_shoulder'), sk.index('right_shoulder')
     seen = [p for p in load_coco(root/'annotations'/'person_keypoints_train.json', root/'images') if (p.visibility[[nose, *eyes, l, r]] == 2).all()]
     assert len(seen) > 80 and np.mean([p.joints[l, 0] > p.joints[r, 0] for p in seen]) > .9
@@ -88,7 +81,7 @@ def test_coco_ground_truth_fed_back_is_perfect(split, written_by):
     "Against the original file, unlabelled people and crowds included, and against the file that we write."
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
-    root = sample('coco-people')
+    root = sample('data/coco-people')
     file = root/'annotations'/f'person_keypoints_{split}.json'
     people = load_coco(file, root/'images')
     rows = [dict(image_id=p.image_id, category_id=1, score=1., keypoints=np.c_[p.joints, p.visibility > 0].ravel().tolist()) for p in people]
@@ -102,7 +95,7 @@ def test_coco_ground_truth_fed_back_is_perfect(split, written_by):
 
 
 def test_coco_detections():
-    root = sample('coco-people')
+    root = sample('data/coco-people')
     file, truth = root/'annotations'/'detections_sample_AP_H_56_person.json', root/'annotations'/'person_keypoints_val.json'
     found = load_coco(truth, root/'images', detections=file)
     rows = json.loads(file.read_text())
@@ -118,7 +111,7 @@ def test_coco_detections():
 
 def test_coco_as_people21_and_mpii():
     "A real file has no extra joints: pelvis and thorax are derived, the top of the head is absent."
-    root = sample('coco-people')
+    root = sample('data/coco-people')
     file = root/'annotations'/'person_keypoints_val.json'
     a, b, c = (load_coco(file, root/'images', sk) for sk in ('coco17', 'people21', 'mpii16'))
     sk = SKELETONS['people21']
@@ -130,7 +123,7 @@ def test_coco_as_people21_and_mpii():
 # ---- MPII
 
 def test_mpii_sample():
-    root = sample('mpii')
+    root = sample('data/mpii')
     people, rows = load_mpii(root), json.loads((root/'annot'/'sample.json').read_text())
     assert [Path(p.image).name for p in people] == [r['image'] for r in rows] and len(people) == 5
     for p, r in zip(people, rows):
@@ -143,7 +136,7 @@ def test_mpii_sample():
 
 def test_mpii_frames_equal_the_validation_files():
     "valid.npz already has 15 * scale and 1.25: an independent statement of the frame that we make of center and scale."
-    root = sample('mpii')
+    root = sample('data/mpii')
     valid, rows = np.load(root/'annot'/'valid.npz'), json.loads((root/'annot'/'sample.json').read_text())
     for n, r in enumerate(rows):
         center, size = box_to_frame(box_of(r['center'], r['scale']), 1.)
@@ -152,7 +145,7 @@ def test_mpii_frames_equal_the_validation_files():
 
 
 def test_mpii_validation_files_agree():
-    root = sample('mpii')
+    root = sample('data/mpii')
     mat, npz = (load_mpii_validation(root/'annot'/f) for f in ('detections_our_format.mat', 'valid.npz'))
     assert len(mat) == len(npz) == 2958
     assert np.allclose(mat.head_size, npz.head_size, atol=1e-3)
@@ -167,7 +160,7 @@ def test_mpii_validation_files_agree():
 @pytest.mark.parametrize('model, mean', [('hg_s2_b1', 86.76), ('hg_s8_b1', 88.64)])
 def test_mpii_published_pckh(model, mean):
     "The published mean over 14 joints, in a few lines and from our ground truth."
-    root, sk = sample('mpii'), SKELETONS['mpii16']
+    root, sk = sample('data/mpii'), SKELETONS['mpii16']
     truth = load_mpii_validation(root/'annot'/'detections_our_format.mat')
     predicted = np.load(root/'reference_preds'/f'{model}.npz')['preds']
     near = np.linalg.norm(predicted - truth.joints, axis=-1) <= .5*truth.head_size[:, None]
@@ -178,7 +171,7 @@ def test_mpii_published_pckh(model, mean):
 
 
 def test_mpii_folder():
-    found = find_people(sample('mpii'))
+    found = find_people(sample('data/mpii'))
     assert found.kind == 'mpii' and len(found.val()) == 5 and all(p.head_size for p in found.val())
     with pytest.raises(FileNotFoundError, match='no train.json'): found.train()
 
@@ -186,7 +179,7 @@ def test_mpii_folder():
 # ---- LSP, LSPET
 
 def test_lsp():
-    root = sample('lsp')
+    root = sample('data/lsp')
     train, test = load_lsp(root, 'train'), load_lsp(root, 'test')
     assert [len(train), len(test)] == [1000, 1000]
     assert Path(train[0].image).name == 'im0001.jpg' and Path(test[0].image).name == 'im1001.jpg'
@@ -201,7 +194,7 @@ def test_lsp():
 
 def test_lsp_counts_from_one():
     "Counted from one, no joint inside a picture can be below 1 and some lie beyond width - 1 if one is not taken off."
-    root = sample('lsp')
+    root = sample('data/lsp')
     raw = read_joints_mat(root/'joints.mat')[1][..., :2]
     sizes = np.array([size_of(root/'images'/f'im{n:04d}.jpg')[::-1] for n in range(1, 2001)])
     high = raw.max(1) - sizes
@@ -210,7 +203,7 @@ def test_lsp_counts_from_one():
 
 
 def test_lspet():
-    root = sample('lspet')
+    root = sample('data/lspet')
     split = json.loads((root/'split.json').read_text())
     train, val = load_lspet(root, 'train'), load_lspet(root, 'val')
     assert [Path(p.image).name for p in train] == split['train'] and [Path(p.image).name for p in val] == split['val']
@@ -231,7 +224,7 @@ def test_lspet():
 @pytest.mark.parametrize('name, load', [('lsp', load_lsp), ('lspet', load_lspet)])
 def test_lsp_left_is_left(name, load):
     "Left and right are the person's own, so among upright people both orders occur; ankles and shoulders agree in side mostly."
-    people, sk = load(sample(name), 'train'), SKELETONS['lsp14']
+    people, sk = load(sample(f'data/{name}'), 'train'), SKELETONS['lsp14']
     ls, rs, lh, rh = (sk.index(j) for j in ('left_shoulder', 'right_shoulder', 'left_hip', 'right_hip'))
     full = [p for p in people if (p.visibility[[ls, rs, lh, rh]] > 0).all()]
     cross = [np.dot(p.joints[ls] - p.joints[rs], p.joints[lh] - p.joints[rh]) for p in full]
@@ -243,7 +236,7 @@ def test_lsp_left_is_left(name, load):
 
 def test_margin_of_boxes_from_joints():
     "LSP's boxes grow by a tenth because COCO's, where both are known, do in the median: 0.07 at the sides, 0.10 below."
-    root, rows = sample('coco-people'), []
+    root, rows = sample('data/coco-people'), []
     whole = [SKELETONS['coco17'].index(f'{s}_{j}') for s in ('left', 'right') for j in ('shoulder', 'wrist', 'hip', 'ankle')]
     for split in COCO_COUNTS:
         for p in load_coco(root/'annotations'/f'person_keypoints_{split}.json', root/'images', minimum_joints=13):
@@ -258,7 +251,7 @@ def test_margin_of_boxes_from_joints():
 @pytest.mark.parametrize('name, kind, skeleton, train, val', [('coco-people', 'coco', 'coco17', 486, 141), ('lsp', 'lsp', 'lsp14', 1000, 1000),
                                                              ('lspet', 'lspet', 'lsp14', 3000, 500)])
 def test_folders(name, kind, skeleton, train, val):
-    found = find_people(sample(name))
+    found = find_people(sample(f'data/{name}'))
     assert (found.kind, found.skeleton.name, len(found.train()), len(found.val())) == (kind, skeleton, train, val)
     assert {p.image for p in found.train()}.isdisjoint(p.image for p in found.val())
 

@@ -13,9 +13,9 @@ from p2net.people.folder import find_people
 from p2net.people.pack import ARRAYS, FILL, Batches, Canvases, build_pack, canvas_side, halves, image_to_canvas, pack_folder
 from p2net.people.person import box_to_frame, compose, example_person, frame_to_matrix, invert, transform
 from p2net.people.skeleton import SKELETONS
+from samples import sample
 
 REPO = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get('P2NET_SHARED') or REPO.parent/'shared')/'data'
 COCO = SKELETONS['coco17']
 
 
@@ -188,8 +188,7 @@ def test_worker_processes_open_the_map_themselves(people, tmp_path, store):
 
 
 def test_jpeg_is_smaller_on_photographs(tmp_path):
-    if not (DATA/'coco-people').is_dir(): pytest.skip("no coco-people beside the repository")
-    root = DATA/'coco-people'
+    root = sample('data/coco-people')
     people = load_coco(root/'annotations'/'person_keypoints_val.json', root/'images', minimum_joints=10)[:30]
     raw, jpeg = (build_pack(people, COCO, (256, 192), store=s, progress=False) for s in ('raw', 'jpeg'))
     share = jpeg.canvases.source.data.size/raw.canvases[:].size
@@ -200,8 +199,7 @@ def test_jpeg_is_smaller_on_photographs(tmp_path):
 @pytest.mark.parametrize('name', ['coco-people', 'mpii', 'lsp', 'lspet'])
 def test_real_people(name, tmp_path):
     "Each canvas equals the warp of its photograph, and the labelled joints of most people lie on it."
-    if not (DATA/name).is_dir(): pytest.skip(f"no {name} beside the repository")
-    found = find_people(DATA/name)
+    found = find_people(sample(f'data/{name}'))
     people = found.val()[:40]
     pack = build_pack(people, found.skeleton, (128, 96), tmp_path/'cache', progress=False)
     labelled = pack.visibility > 0

@@ -9,10 +9,11 @@ import pytest
 from mini_records import metrics, write_all, write_mini
 from p2net.report import claims, figures, tables
 from p2net.report.tables import RunsMissing, as_markdown, build, load_runs, write_tables
+from samples import SHARED, needs
 
 HERE = Path(__file__).parent
 GOLDEN = HERE/'mini_runs'           # committed records with invented numbers, and the table that they must give
-PAPER = HERE.parents[1]/'shared'/'paper'/'p2net.txt'
+PAPER = SHARED/'paper'/'p2net.txt'
 
 
 @pytest.fixture(scope='module')
@@ -83,7 +84,7 @@ def test_table_3_has_lost_rows_and_levels(full):
 
 def test_experiments_are_those_of_the_runs():
     "Tables ask for no experiment that nobody can run, and commands name none."
-    experiments = pytest.importorskip('p2net.runs.experiments').EXPERIMENTS
+    from p2net.runs.experiments import EXPERIMENTS as experiments
     asked = {e for layout in tables.LAYOUTS.values() for e in layout.rows if e not in tables.RIVALS | {'cpn': ''}}
     assert asked | set(figures.ABLATIONS + figures.AUGMENTATIONS + figures.TRAINED) <= set(experiments)
     assert asked - {'box-quality'} <= set(tables.NAMES)
@@ -232,7 +233,7 @@ def printed_lines(first, last):
     return [line.split('\t') for line in text[start+1:stop+1]]
 
 
-@pytest.mark.skipif(not PAPER.exists(), reason="the paper's text is not part of the repository")
+@needs('paper/p2net.txt')
 @pytest.mark.parametrize('number, head', [(1, 'Method\tBackbone'), (2, 'Method\tHea')])
 def test_claims_equal_the_text(number, head):
     table, lines = claims.wide(claims.load_claims(number)), printed_lines(head, 'Ours\t')
@@ -240,7 +241,7 @@ def test_claims_equal_the_text(number, head):
     for line in lines: assert line[1:] == table.loc[line[0].rstrip('.')].tolist()
 
 
-@pytest.mark.skipif(not PAPER.exists(), reason="the paper's text is not part of the repository")
+@needs('paper/p2net.txt')
 @pytest.mark.parametrize('number, head', [(4, 'TABLE IV C'), (5, '\\textbf{V}'), (6, 'TABLE VI\n')])
 def test_ablation_claims_equal_the_text(number, head):
     text = PAPER.read_text(encoding='utf-8')

@@ -13,7 +13,6 @@ from p2net.report.card import control_of, noise_of, noise_search, passes, policy
 
 RUNS = Path(__file__).resolve().parents[1]/'paper_results'/'runs'/'tiny'
 DARK, NONE = RUNS/'planted-dark'/'0', RUNS/'planted-none'/'0'
-pytestmark = pytest.mark.skipif(not (DARK/'policy.csv').is_file() or not (NONE/'policy.csv').is_file(), reason="no records of planted-dark and planted-none")
 
 
 @pytest.fixture
