@@ -13,9 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 # %% auto #0
-__all__ = ['Positive', 'Fraction', 'Count', 'Switch', 'PolicyName', 'SCALES', 'Strict', 'DataConfig', 'NetworkConfig',
-           'SearchConfig', 'TrainingConfig', 'EvaluationConfig', 'Config', 'merge', 'parse_override', 'one_line',
-           'make_config', 'read_settings']
+__all__ = ['Positive', 'Fraction', 'Count', 'Switch', 'PolicyName', 'LATER', 'SCALES', 'Strict', 'DataConfig', 'NetworkConfig',
+           'SearchConfig', 'TrainingConfig', 'EvaluationConfig', 'settled', 'Config', 'merge', 'parse_override',
+           'one_line', 'make_config', 'read_settings']
 
 # %% ../../nbs/runs/10_config.ipynb #8d5312b1
 class Strict(BaseModel):
@@ -37,13 +37,14 @@ class DataConfig(Strict):
     padding: Positive = 1.25                            # growth of the box on each side, C-94
     reach: Annotated[float, Field(ge=1)] = 1.5          # side of the canvas over the crop's height
 
-# %% ../../nbs/runs/10_config.ipynb #b8dc6005
+# %% ../../nbs/runs/10_config.ipynb #44c736c0
 Switch = Literal[True, False, 'control']               # in, out, or plain convolutions of equal cost, C-83
 
 class NetworkConfig(Strict):
     "P2Net's size and switches, III.B and III.C."
     depth: Literal[18, 34, 50, 101, 152] = 18           # ResNet's
     width: Annotated[int, Field(ge=8)] = 64             # channels D of the pyramid
+    trunk: Annotated[int, Field(ge=8)] = 64             # channels of the ResNet's first stage; 64 is ResNet's
     parallel: Switch = True                             # parallel fusion (Table VI)
     progressive: Switch = True                          # progressive fusion
     attention: Switch = True                            # attention module (Table V)
@@ -98,7 +99,16 @@ class EvaluationConfig(Strict):
     method: Literal['text', 'sign', 'dark', 'argmax'] = 'text'   # sub-pixel step, C-107
     batch: Count = 64
 
-# %% ../../nbs/runs/10_config.ipynb #32766e23
+# %% ../../nbs/runs/10_config.ipynb #46b1550e
+LATER = {'network': {'trunk': 64}}                      # section -> field -> what runs without the field did
+
+def settled(settings:dict)->dict: # a copy
+    "Settings without the later fields that change nothing."
+    same = lambda section, field, value: LATER.get(section, {}).get(field, ...) == value
+    return {section: {k: v for k, v in group.items() if not same(section, k, v)} if isinstance(group, dict) else group
+            for section, group in settings.items()}
+
+# %% ../../nbs/runs/10_config.ipynb #7e964461
 class Config(Strict):
     "A whole run as resolved; goes into its record as it stands."
     scale: Literal['tiny', 'small', 'paper'] = 'tiny'
@@ -114,7 +124,7 @@ class Config(Strict):
     @property
     def hash(self)->str: # 16 hexadecimal digits, equal for equal settings
         "What resuming compares: a run goes on only under the settings that it began with."
-        return hashlib.sha256(json.dumps(self.model_dump(mode='json'), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(settled(self.model_dump(mode='json')), sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../../nbs/runs/10_config.ipynb #0c64a7e5
 SCALES = {
