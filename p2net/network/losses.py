@@ -43,8 +43,8 @@ def l2_star_loss(heatmaps:Tensor, # (B, J, h, w), predicted
     kept = torch.where(weight > 0, errors*weight, 0.).gather(1, hardest)
     return kept.sum(1)/(weight > 0).sum(1).clamp(1, k)
 
-# %% ../../nbs/network/50_losses.ipynb #c1627549
-def pose_loss(outputs:tuple, # (levels, refined) as P2Net returns them
+# %% ../../nbs/network/50_losses.ipynb #99a9ec16
+def pose_loss(outputs:tuple, # (levels, refined) as P2Net returns them; a network without a first stage has no levels
               target:Tensor, # (B, J, h, w)
               weight:Tensor, # (B, J), 1 where the joint counts, else 0
               alpha:int|None=10, # hard joints per person; None: all
@@ -55,7 +55,7 @@ def pose_loss(outputs:tuple, # (levels, refined) as P2Net returns them
     if reduction not in ('mean', 'none'): raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
     levels, refined = outputs
     first = weight if level_weight is None else level_weight
-    loss = .5*sum(l2_loss(m, target, first) for m in levels)/len(levels) + l2_star_loss(refined, target, weight, alpha)
+    loss = .5*sum(l2_loss(m, target, first) for m in levels)/max(len(levels), 1) + l2_star_loss(refined, target, weight, alpha)
     return loss.mean() if reduction == 'mean' else loss
 
 def refined_l2(outputs:tuple, target:Tensor, weight:Tensor)->Tensor: # the same arguments -> (B,)
