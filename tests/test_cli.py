@@ -116,6 +116,28 @@ def test_weights_of_another_width_and_settings_of_another_run(tmp_path, capsys):
     assert main(words) == 0 and json.loads(record.read_text())['metrics'] == json.loads(before)['metrics']
 
 
+def test_a_result_is_not_written_over(tmp_path, capsys):
+    "Other settings at the place of a complete record: refused with its name and the setting, before training; --replace means it."
+    folder, out = coco(tmp_path/'data'), tmp_path/'out'
+    words = ['train', 'hand-made', '--data', str(folder), '--out', str(out), '--quiet', *SMALL]
+    assert main(words) == 0
+    record = next(out.rglob('record.json'))
+    before = record.read_bytes()
+    capsys.readouterr()
+    text = said(capsys, *words, '--set', 'training.steps=3')
+    assert str(record) in text and 'training.steps 2 -> 3' in text and '--replace' in text and record.read_bytes() == before
+    assert main([*words, '--set', 'training.steps=3', '--seeds', '1']) == 0                     # another seed is another place
+    assert record.read_bytes() == before
+    assert main([*words, '--set', 'training.steps=3', '--replace']) == 0
+    assert json.loads(record.read_text())['cost']['steps'] == 3
+
+
+def test_evaluate_takes_no_option_that_it_would_not_use(capsys):
+    for word in ('--seeds', '--out', '--seconds'):
+        with pytest.raises(SystemExit): main(['evaluate', 'w.safetensors', word, '1'])
+        assert 'unrecognized arguments' in capsys.readouterr().err
+
+
 def test_seeds_that_a_table_lacks(tmp_path):
     "A scale without records shows the command; a seed that one row lacks is named."
     from p2net.report.tables import show_table, write_tables
@@ -124,7 +146,7 @@ def test_seeds_that_a_table_lacks(tmp_path):
     assert len(write_tables(tmp_path/'none', tmp_path/'tables')) == 6
 
 
-@pytest.mark.parametrize('name', ['people', 'search', 'train', 'evaluate', 'reproduce'])
+@pytest.mark.parametrize('name', ['people', 'search', 'train', 'evaluate', 'reproduce', 'bench', 'card'])
 def test_a_help_page_has_examples(name, capsys):
     with pytest.raises(SystemExit) as end: main([name, '--help'])
     assert end.value.code == 0 and f'examples:\n  p2net {name}' in capsys.readouterr().out
