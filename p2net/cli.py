@@ -29,7 +29,8 @@ __all__ = ['EXAMPLES', 'flat', 'changes', 'keep_results', 'bars', 'people', 'run
 def flat(settings:dict, above:str='')->dict: # 'training.lr' -> value
     "Nested settings as one level, by their names on the command line."
     out = {}
-    for key, value in settings.items(): out |= flat(value, f'{above}{key}.') if isinstance(value, dict) else {above + key: value}
+    for key, value in settings.items():
+        out |= flat(value, f'{above}{key}.') if isinstance(value, dict) else {above + key: value}
     return out
 
 def changes(record:dict, config:Config)->list[str]: # 'training.steps 2 -> 3'
@@ -52,14 +53,16 @@ def bars(args)->bool:
 
 def people(args)->None:
     "Render people into a folder in COCO's format."
-    folder = render_people(args.folder, RenderConfig(train=args.train, val=args.val, seed=args.seed), workers=args.workers, progress=bars(args))
+    folder = render_people(args.folder, RenderConfig(train=args.train, val=args.val, seed=args.seed),
+                           workers=args.workers, progress=bars(args))
     print(f"people in {folder}")
 
 # %% ../nbs/90_cli.ipynb #2c9f32cb
 def run(args)->None:
     "Search or train: run one experiment for each seed."
     place = Place(Path(args.out)/'records', Path(args.out)/'work', None, bars(args), args.seconds)
-    configs = [experiment_config(args.experiment, args.scale, seed, args.data, args.config, args.set) for seed in args.seeds]
+    configs = [experiment_config(args.experiment, args.scale, seed, args.data, args.config, args.set)
+               for seed in args.seeds]
     if not args.replace: keep_results(configs, place)
     for config in configs:
         record = run_experiment(config, place)
@@ -75,13 +78,15 @@ def evaluate(args)->None:
     found = load_people(config.data, progress=bars(args))
     model = make_network(config, len(found.skeleton))
     load_weights(model, args.weights)
-    for name, value in measure(found.val, predict(model, found.val, config.evaluation, config.training.sigma, progress=bars(args))).items():
+    for name, value in measure(found.val, predict(model, found.val, config.evaluation, config.training.sigma,
+                                                  progress=bars(args))).items():
         print(f"{name} {value:.4f}")
 
 # %% ../nbs/90_cli.ipynb #6a958afb
 def everything(args)->None:
     "Run what lacks a record, then write tables and figures."
-    reproduce(args.experiments, args.scale, args.seeds, args.data, args.config, args.set, args.out, replace=args.replace_committed,
+    reproduce(args.experiments, args.scale, args.seeds, args.data, args.config, args.set, args.out,
+              replace=args.replace_committed,
               seconds=args.seconds, jobs=args.jobs, progress=bars(args))
 
 def speeds(args)->None:
@@ -101,7 +106,8 @@ def card(args)->None:
 EXAMPLES = {
     'people': "p2net people my-people --train 200 --val 50 --seed 3",
     'search': "p2net search\n  p2net search --set search.sub_policies=singles --set search.steps=100",
-    'train': "p2net train p2net\n  p2net train no-attention --seeds 0 1 2\n  p2net train p2net --scale small --data ../coco --seconds 500",
+    'train': "p2net train p2net\n  p2net train no-attention --seeds 0 1 2\n  p2net train p2net --scale small --data "
+             "../coco --seconds 500",
     'evaluate': "p2net evaluate runs/work/tiny/p2net/0/model.safetensors",
     'bench': "p2net bench\n  p2net bench --records runs/records --repeats 5",
     'reproduce': "p2net reproduce\n  p2net reproduce --experiments all --seeds 0 1 2\n  p2net reproduce --data ../lspet",
@@ -112,47 +118,57 @@ EXAMPLES = {
 def common(parser:argparse.ArgumentParser)->None:
     "Options that make a config."
     parser.add_argument('--scale', choices=list(SCALES), default='tiny')
-    parser.add_argument('--data', default='rendered', help="'rendered' or a folder of photographs: COCO, MPII or LSP layout")
+    parser.add_argument('--data', default='rendered',
+                        help="'rendered' or a folder of photographs: COCO, MPII or LSP layout")
     parser.add_argument('--config', metavar='FILE', help='YAML of settings')
-    parser.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE', help='one setting, for example training.lr=3e-4; repeatable')
+    parser.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE',
+                        help='one setting, for example training.lr=3e-4; repeatable')
 
 def kept(parser:argparse.ArgumentParser)->None:
     "Options of commands that leave records."
     parser.add_argument('--out', default='runs', help='records and checkpoints go below this folder')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='one run each')
-    parser.add_argument('--seconds', type=float, help='stop each run, with a checkpoint, after this much time; the same command goes on')
+    parser.add_argument('--seconds', type=float,
+                        help='stop each run, with a checkpoint, after this much time; the same command goes on')
 
 # %% ../nbs/90_cli.ipynb #f8953daf
 def add_reports(add:Callable)->None: # add(name, function) -> parser of that sub-command
     "The sub-commands that report: card, bench, reproduce."
-    p = add('card', card); p.add_argument('folder', help='of the record of a search'); p.add_argument('file', help='.png or .pdf')
+    p = add('card', card); p.add_argument('folder', help='of the record of a search')
+    p.add_argument('file', help='.png or .pdf')
     p = add('bench', speeds)
-    p.add_argument('--records', default='paper_results/runs', help='folder of all records; the bench goes to tiny/bench/0 below it')
+    p.add_argument('--records', default='paper_results/runs',
+                   help='folder of all records; the bench goes to tiny/bench/0 below it')
     p.add_argument('--repeats', type=int, default=9, help='turns of every contender')
     p = add('reproduce', everything); common(p); kept(p)
     p.add_argument('--experiments', nargs='+', default=['main'], help='names, or the groups main and all')
     p.add_argument('--jobs', type=int, help='runs side by side; left out: two on a processor, one on a GPU')
-    p.add_argument('--replace-committed', action='store_true', help='put the new records in the place of those of the repository')
+    p.add_argument('--replace-committed', action='store_true',
+                   help='put the new records in the place of those of the repository')
 
 # %% ../nbs/90_cli.ipynb #fdf4a544
 def make_parser()->argparse.ArgumentParser:
     "The parser of `p2net`."
-    parser = argparse.ArgumentParser('p2net', description='A reproducible companion to P²Net: DA², the network, and the tables.')
+    parser = argparse.ArgumentParser('p2net',
+                                     description='A reproducible companion to P²Net: DA², the network, and the tables.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='command')
     def add(name, does):
-        p = commands.add_parser(name, help=does.__doc__, description=does.__doc__, epilog=f'examples:\n  {EXAMPLES[name]}',
+        p = commands.add_parser(name, help=does.__doc__, description=does.__doc__,
+                                epilog=f'examples:\n  {EXAMPLES[name]}',
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
         p.set_defaults(does=does)
         p.add_argument('--quiet', action='store_true', help='no progress bars')
         return p
     p = add('people', people)
     p.add_argument('folder', nargs='?', help='where to; left out: the cache')
-    for name, default in (('train', 1100), ('val', 300), ('seed', 0), ('workers', None)): p.add_argument(f'--{name}', type=int, default=default)
+    for name, default in (('train', 1100), ('val', 300), ('seed', 0), ('workers', None)):
+        p.add_argument(f'--{name}', type=int, default=default)
     for p, experiment in ((add('search', run), 'search'), (add('train', run), 'p2net')):
         if experiment == 'search': p.set_defaults(experiment=experiment)
         else: p.add_argument('experiment', nargs='?', default=experiment, help=', '.join(EXPERIMENTS))
         common(p); kept(p)
-        p.add_argument('--replace', action='store_true', help='write over a complete record that was made with other settings')
+        p.add_argument('--replace', action='store_true',
+                       help='write over a complete record that was made with other settings')
     p = add('evaluate', evaluate); p.add_argument('weights', help='.safetensors'); common(p)
     add_reports(add)
     return parser

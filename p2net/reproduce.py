@@ -76,7 +76,8 @@ def run_missing(configs:list[Config], place:Place, jobs:int|None=None, say=say)-
                 if future.exception(): failed.append(f'{name(config)}: {future.exception()}')
                 elif future.result()['status'] == 'complete': done.add((config.experiment, config.seed))
                 else: failed.append(f"{name(config)}: stopped before its end; the same command goes on")
-                said = failed[-1] if future.exception() or future.result()['status'] != 'complete' else name(config) + headline(future.result())
+                said = (failed[-1] if future.exception() or future.result()['status'] != 'complete'
+                        else name(config) + headline(future.result()))
                 say(f'{time.perf_counter() - start:5.0f} s  {said}')
     failed += [f'{name(c)}: not run, it needs one that failed' for c in waiting]
     if failed: raise ValueError('; '.join(failed))
@@ -85,7 +86,8 @@ def run_missing(configs:list[Config], place:Place, jobs:int|None=None, say=say)-
 # %% ../nbs/80_reproduce.ipynb #228d6fd1
 def headline(record:dict)->str:
     "The first numbers of a record, for one line of the log."
-    found = {k: record['metrics'][k] for k in ('PCK@0.2', 'PCKh@0.5', 'AP', 'entropy', 'AP/ground-truth', 'AP/jitter-20') if k in record['metrics']}
+    found = {k: record['metrics'][k] for k in ('PCK@0.2', 'PCKh@0.5', 'AP', 'entropy', 'AP/ground-truth', 'AP/jitter-20')
+             if k in record['metrics']}
     return ''.join(f', {k} {v:.3f}' for k, v in found.items())
 
 # %% ../nbs/80_reproduce.ipynb #eccf9819
@@ -102,7 +104,8 @@ def beside(root:str|Path, # new records
         old = read_record(other)['metrics'] if other.exists() else {}
         for metric in SHOWN:
             if metric in new['metrics']:
-                rows.append(dict(run=path.parent.relative_to(root).as_posix(), metric=metric, committed=old.get(metric), here=new['metrics'][metric]))
+                rows.append(dict(run=path.parent.relative_to(root).as_posix(), metric=metric, committed=old.get(metric),
+                                 here=new['metrics'][metric]))
     table = pd.DataFrame(rows, columns=['run', 'metric', 'committed', 'here'])
     return table.assign(difference=table.here - table.committed.astype(float))
 
@@ -136,12 +139,14 @@ def reproduce(experiments:tuple=('main',), # names, or the groups 'main' and 'al
     "Run, tabulate, draw, compare."
     out, committed = Path(out), Path(committed)
     place = Place(out/'records', out/'work', None if cache is None else Path(cache), progress, seconds)
-    configs = [experiment_config(n, scale, seed, source, file, overrides) for seed in seeds for n in in_order(experiments)]
+    configs = [experiment_config(n, scale, seed, source, file, overrides) for seed in seeds
+               for n in in_order(experiments)]
     records = run_missing(configs, place, jobs, say)
     if source == 'rendered':
         for kind, write in (('tables', write_tables), ('figures', write_figures)):
             files = write(place.root, out/kind)
             say(f"{len(files)} {kind} in {out/kind}")
-    if committed.exists(): say('\n' + beside(place.root, committed/'runs').to_string(index=False, float_format='{:.3f}'.format, na_rep='–'))
+    if committed.exists():
+        say('\n' + beside(place.root, committed/'runs').to_string(index=False, float_format='{:.3f}'.format, na_rep='–'))
     if replace: say(f"{len(replace_committed(place.root, committed/'runs'))} records replaced under {committed/'runs'}")
     return records

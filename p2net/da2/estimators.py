@@ -139,7 +139,8 @@ def backward(self, h:list[Tensor], zeta:float)->dict:
 # %% ../../nbs/da2/42_estimators.ipynb #71403fdd
 class Unrolled(Exact):
     "Eq. (9) with T steps of Eq. (10) in place of the argmin, differentiated as a whole."
-    def __init__(self, policy:Policy, augment:Callable, loss:Callable, candidates:int=4, const:float=1., magnitude:str='exact', forward:str='soft',
+    def __init__(self, policy:Policy, augment:Callable, loss:Callable, candidates:int=4, const:float=1.,
+                 magnitude:str='exact', forward:str='soft',
                  steps:int=3, # T
                 ):
         if steps < 1: raise ValueError(f"unrolling needs at least 1 step, got {steps}")

@@ -89,7 +89,8 @@ def fault_of(r, images:set|None, field:str, length:int, category:int|None)->str|
         if key not in r: return f" has no {key!r}"
     if not isinstance(r['image_id'], Integral): return f": image_id {r['image_id']!r} is no whole number"
     if images is not None and r['image_id'] not in images: return f": image_id {r['image_id']} is not in the ground truth"
-    if category is not None and r['category_id'] != category: return f": category_id is {r['category_id']!r}, a person's is {category}"
+    if category is not None and r['category_id'] != category:
+        return f": category_id is {r['category_id']!r}, a person's is {category}"
     if not isinstance(r[field], (list, tuple, np.ndarray)) or len(r[field]) != length:
         return f": {field} has {np.size(r[field])} numbers, expected {length}"
     try: finite = np.isfinite(np.array([*r[field], r['score']], float)).all()
@@ -106,7 +107,8 @@ def check_results(results:Sequence[dict]|str|Path, # findings, or the JSON file 
     "Refuse findings that COCO's server or pycocotools would choke on, naming the first fault."
     where = ''
     if isinstance(results, (str, Path)): where, results = f"{results}: ", read_json(results)
-    if not isinstance(results, Sequence): raise ValueError(f"{where}results are a list with a dictionary for each found person")
+    if not isinstance(results, Sequence):
+        raise ValueError(f"{where}results are a list with a dictionary for each found person")
     images = {image['id'] for image in truth['images']} if truth else None
     for n, r in enumerate(results):
         fault = fault_of(r, images, field, length, category)

@@ -55,7 +55,8 @@ def pose_loss(outputs:tuple, # (levels, refined) as P2Net returns them; a networ
     if reduction not in ('mean', 'none'): raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
     levels, refined = outputs
     first = weight if level_weight is None else level_weight
-    loss = .5*sum(l2_loss(m, target, first) for m in levels)/max(len(levels), 1) + l2_star_loss(refined, target, weight, alpha)
+    loss = .5*sum(l2_loss(m, target, first) for m in levels)/max(len(levels),
+                                                                 1) + l2_star_loss(refined, target, weight, alpha)
     return loss.mean() if reduction == 'mean' else loss
 
 def refined_l2(outputs:tuple, target:Tensor, weight:Tensor)->Tensor: # the same arguments -> (B,)

@@ -33,7 +33,8 @@ __all__ = ['UNITS', 'start_of', 'where_it_is', 'noise_search', 'Search', 'read_s
 def start_of(found:Policy)->Policy:
     "The policy that the search of this one started from."
     names = [o.name for o in found.operations]
-    return Policy(found.operations, [tuple(names[o] for o in row) for row in found.table.tolist()], *found.start, found.tau)
+    return Policy(found.operations, [tuple(names[o] for o in row) for row in found.table.tolist()],
+                  *found.start, found.tau)
 
 
 def where_it_is(policy:Policy, step:int)->dict:
@@ -49,7 +50,8 @@ def noise_search(found:Policy, # gives the search space and the start
     policy, gen = start_of(found), torch.Generator().manual_seed(seed)
     n, M = settings['batch'], settings['candidates']
     paired = Paired(policy, None, None, M, settings['jitter'])
-    adam, rows = torch.optim.Adam(policy.parameters(), settings['policy_lr'], (.5, .999), eps=1e-16), [where_it_is(policy, 0)]
+    adam, rows = (torch.optim.Adam(policy.parameters(), settings['policy_lr'], (.5, .999), eps=1e-16),
+                  [where_it_is(policy, 0)])
     for step in range(1, settings['steps'] + 1):
         paired.draws = policy.sample(n*M, gen, paired.jitter)
         adam.zero_grad()
@@ -81,7 +83,8 @@ def read_search(folder:str|Path)->Search:
     if not history.is_file(): raise FileNotFoundError(f"{history}: not found; a search leaves it beside its record.json")
     path = pd.read_csv(history).query('split == "search"').reindex(columns=['step', 'entropy', 'drift'])
     start = dict(step=0, entropy=math.log(policy.sub_policy.nunique()), drift=0.)
-    return Search(folder, record, policy, pd.concat([pd.DataFrame([start]), path], ignore_index=True), Policy.from_json(folder/'policy.json'))
+    return Search(folder, record, policy, pd.concat([pd.DataFrame([start]), path], ignore_index=True),
+                  Policy.from_json(folder/'policy.json'))
 
 # %% ../../nbs/report/40_card.ipynb #ab4b63ba
 def control_of(search:Search)->Search|None:
@@ -105,7 +108,8 @@ def band(ax:Axes, paths:list[pd.DataFrame], what:str)->None:
     "From the lowest to the highest of the searches on noise."
     if not paths: return
     values = np.stack([path[what] for path in paths])
-    ax.fill_between(paths[0].step, values.min(0), values.max(0), color='.8', lw=0, label=f'{len(paths)} searches on noise')
+    ax.fill_between(paths[0].step, values.min(0), values.max(0), color='.8', lw=0,
+                    label=f'{len(paths)} searches on noise')
 
 
 def plot_path(search:Search, control:Search|None, noise:list[pd.DataFrame], what:str, # 'entropy' or 'drift'
@@ -117,7 +121,8 @@ def plot_path(search:Search, control:Search|None, noise:list[pd.DataFrame], what
     if control: ax.plot(control.path.step, control.path[what], '--', color=PALETTE[1], label='nothing planted')
     ax.plot(search.path.step, search.path[what], color=PALETTE[0], lw=1.8, label='this search')
     label = dict(entropy=r'entropy of $\pi$ (nats)', drift='drift from the start')[what]
-    ax.set(xlim=(0, search.path.step.iloc[-1]), ylim=(0, 1 if what == 'drift' else 1.08*frozen), xlabel='search step', ylabel=label)
+    ax.set(xlim=(0, search.path.step.iloc[-1]), ylim=(0, 1 if what == 'drift' else 1.08*frozen), xlabel='search step',
+           ylabel=label)
     return ax
 
 # %% ../../nbs/report/40_card.ipynb #1e3d27d5
@@ -131,9 +136,12 @@ def plot_strength(search:Search, control:Search|None, noise:list[pd.DataFrame], 
         ends = pd.concat([path.iloc[-1:] for path in noise])[share.index]
         ax.hlines(y, ends.min(), ends.max(), color='.35', lw=3.2, zorder=2, label='on noise')
     ax.axvline(1/len(share), color='black', lw=.8, ls=':', label='at the start')
-    if control: ax.plot(pd.Series(control.found.shares())[share.index], y, 'D', color=PALETTE[1], mec='black', mew=.5, ms=4, zorder=3, label='nothing planted')
+    if control:
+        ax.plot(pd.Series(control.found.shares())[share.index], y, 'D', color=PALETTE[1], mec='black', mew=.5, ms=4,
+                zorder=3, label='nothing planted')
     ax.set(yticks=y, yticklabels=share.index, ylim=(len(y) - .4, -.6), xlabel=r'share of $\pi\,p\,m$ at the end')
-    ax.legend(frameon=False, fontsize=7, loc='lower center', bbox_to_anchor=(.4, 1), ncols=3, columnspacing=1, handlelength=1.5)
+    ax.legend(frameon=False, fontsize=7, loc='lower center', bbox_to_anchor=(.4, 1), ncols=3, columnspacing=1,
+              handlelength=1.5)
     return ax
 
 # %% ../../nbs/report/40_card.ipynb #21ceba64
@@ -153,7 +161,8 @@ def draws_of(found:Policy, k:int|None, # sub-policy; None: nothing happens
     on, row = torch.full((n, N), k is not None), 0 if k is None else k
     sign = torch.tensor([1., -1.]).repeat(n)[:n, None].expand(n, N)
     place = torch.tensor([[.5, .3], [.35, .6], [.6, .5]]).repeat(n, 1)[:n, None].expand(n, N, 2)
-    return Draws(torch.full((n,), row), found.table[row].expand(n, N), on, found.m[row].detach().expand(n, N), sign, place)
+    return Draws(torch.full((n,), row), found.table[row].expand(n, N), on,
+                 found.m[row].detach().expand(n, N), sign, place)
 
 
 def draw_strip(ax:Axes, people:dict, found:Policy, k:int|None, zoom:int=2)->Axes:
@@ -171,12 +180,14 @@ def draw_strip(ax:Axes, people:dict, found:Policy, k:int|None, zoom:int=2)->Axes
     return ax
 
 # %% ../../nbs/report/40_card.ipynb #1d7c1fe6
-UNITS = {'degrees clockwise on the screen': '°', 'widths': ' widths', 'heights': ' heights', "widths, the square's side": ' widths',
+UNITS = {'degrees clockwise on the screen': '°', 'widths': ' widths', 'heights': ' heights',
+         "widths, the square's side": ' widths',
          'bits dropped of 8': ' bits', 'grey levels that the threshold lies below 256': ' levels'}
 
 def in_short(operation:Operation, p:float, m:float)->str:
     "'rotate ±22° (p .61)'"
-    how = f" {'±' if operation.signed else ''}{m*operation.high:.2g}{UNITS.get(operation.unit, '')}" if operation.has_magnitude else ''
+    how = (f" {'±' if operation.signed else ''}{m*operation.high:.2g}{UNITS.get(operation.unit, '')}"
+           if operation.has_magnitude else '')
     return f"{operation.name}{how} (p {p:.2f})"
 
 
@@ -224,15 +235,19 @@ def small_print(search:Search)->list[str]:
     "Settings, cost, data, machine and seeds, in lines."
     s, r = search.settings, search.record
     c, e, said = r['cost'], r['environment'], passes(s)
-    counted = f"{said[0]} forward and {said[1]} backward passes of {s['batch']} people" if said else f"passes not known for {s.get('estimator')!r}"
+    counted = (f"{said[0]} forward and {said[1]} backward passes of {s['batch']} people"
+               if said else f"passes not known for {s.get('estimator')!r}")
     K, N = search.found.table.shape
     return [f"Cost: {c.get('wall_s', float('nan')):.0f} s; {counted}; {c.get('peak_memory_mib', 0):.0f} MiB",
             f"Search: K = {K} sub-policies of {N}; {s['warmup_steps']} + {s['steps']} steps; {s.get('estimator')}, "
             f"M = {s['candidates']}, policy rate {s['policy_lr']}",
-            f"People: {r['data']['train']['name']}, {r['data']['train']['people']}; judges {('shifted: ' + s['plant']) if s.get('plant') else 'as they are'}",
+            f"People: {r['data']['train']['name']}, {r['data']['train']['people']}; judges "
+            f"{('shifted: ' + s['plant']) if s.get('plant') else 'as they are'}",
             f"Machine: {e['device']}, {e['threads']} thread{'s'*(e['threads'] != 1)}, torch {e['torch']}",
-            f"Commit {str(e.get('commit'))[:10]}{' with uncommitted changes' if e.get('dirty') else ''}; config {r['config_hash']}",
-            f"Seed {r['seed']}. " + ('Others: ' + '; '.join(other_seeds(search)) if other_seeds(search) else 'No other seed has a record here.')]
+            f"Commit {str(e.get('commit'))[:10]}{' with uncommitted changes' if e.get('dirty') else ''}; config "
+            f"{r['config_hash']}",
+            f"Seed {r['seed']}. " + ('Others: ' + '; '.join(other_seeds(search)) if other_seeds(search)
+                                     else 'No other seed has a record here.')]
 
 # %% ../../nbs/report/40_card.ipynb #5f6a14d8
 def draw_moves(axes:list[Axes], search:Search, control:Search|None, noise:list[pd.DataFrame])->None:
@@ -253,7 +268,9 @@ def draw_recipes(axes:list[Axes], search:Search, people:dict|None)->None:
         if people: draw_strip(ax, people, search.found, k)
         ax.set_title('before' if k is None else recipe(search.found, k), fontsize=6, loc='left', pad=2)
     for ax in axes: ax.axis('off')
-    if not people: axes[0].set_title('no example people: `p2net train p2net` leaves some (examples.npz)', fontsize=6, loc='left', pad=2)
+    if not people:
+        axes[0].set_title('no example people: `p2net train p2net` leaves some (examples.npz)', fontsize=6,
+                          loc='left', pad=2)
 
 # %% ../../nbs/report/40_card.ipynb #50b2d7e1
 def policy_card(folder:str|Path, # of the record of a search
@@ -264,7 +281,8 @@ def policy_card(folder:str|Path, # of the record of a search
     search = read_search(folder)
     control, paths = control_of(search), noise_of(search, noise)
     fig = plt.figure(figsize=(8.27, 11.69))
-    upper = fig.add_gridspec(3, 2, left=.08, right=.97, top=.92, bottom=.53, hspace=.38, wspace=.36, width_ratios=(1.15, 1))
+    upper = fig.add_gridspec(3, 2, left=.08, right=.97, top=.92, bottom=.53, hspace=.38, wspace=.36,
+                             width_ratios=(1.15, 1))
     lower = fig.add_gridspec(6, 2, left=.03, right=.97, top=.468, bottom=.015, hspace=.2, wspace=.02)
     draw_moves([*(fig.add_subplot(upper[i, 0]) for i in range(3)), fig.add_subplot(upper[:, 1])], search, control, paths)
     cells = [fig.add_subplot(lower[i, j]) for i in range(6) for j in range(2)]
@@ -272,8 +290,10 @@ def policy_card(folder:str|Path, # of the record of a search
     cells[11].axis('off')
     words = [w for line in small_print(search) for w in textwrap.wrap(line, 88, subsequent_indent='   ')]
     cells[11].text(0, 1.12, '\n'.join(words), fontsize=5.6, va='top', linespacing=1.25, transform=cells[11].transAxes)
-    fig.text(.03, .985, f"Policy card: {search.name}, scale {search.record['scale']}", fontsize=13, weight='bold', va='top')
+    fig.text(.03, .985, f"Policy card: {search.name}, scale {search.record['scale']}", fontsize=13,
+             weight='bold', va='top')
     status = '' if search.record['status'] == 'complete' else f"Status {search.record['status']}. "
-    fig.text(.03, .965, '\n'.join(textwrap.wrap(status + ' '.join(verdict(search, control, paths)), 130)), fontsize=7, va='top')
+    fig.text(.03, .965, '\n'.join(textwrap.wrap(status + ' '.join(verdict(search, control, paths)), 130)),
+             fontsize=7, va='top')
     if out: fig.savefig(out, dpi=150, metadata={'Software': None} if str(out).endswith('png') else {'CreationDate': None})
     return fig

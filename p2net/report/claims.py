@@ -48,7 +48,8 @@ def load_claims(table:int|str, # 1 to 6, or 'text' or 'elsewhere'
     "The cells of one of the paper's tables as printed, checked."
     name = f'table_{table}' if isinstance(table, int) else table
     path = Path(folder or results_folder()/'claims')/f'{name}.csv'
-    if not path.is_file(): raise FileNotFoundError(f"claims {path.name}: not found in {path.parent}; tables are numbered 1 to 6")
+    if not path.is_file():
+        raise FileNotFoundError(f"claims {path.name}: not found in {path.parent}; tables are numbered 1 to 6")
     claims = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
     check_claims(claims, path.name, full=name.startswith('table_'))
     return claims
@@ -63,10 +64,12 @@ def check_claims(claims:pd.DataFrame, # row, column, value, note
     def fail(cells, what):
         if len(cells): raise ValueError(f"{name}: {cells.iloc[0]['row']} / {cells.iloc[0]['column']}: {what}")
     fail(claims[claims.duplicated(['row', 'column'])], "this cell is there twice")
-    fail(claims[(claims.value == '') & ~claims.note.str.match(r'E-\d\d: ')], "empty without a note that opens with a finding, as in 'E-09: lost'")
+    fail(claims[(claims.value == '') & ~claims.note.str.match(r'E-\d\d: ')],
+         "empty without a note that opens with a finding, as in 'E-09: lost'")
     rows, columns = claims.row.nunique(), claims.column.nunique()
     if full and len(claims) != rows*columns:
-        raise ValueError(f"{name}: {len(claims)} cells for {rows} rows and {columns} columns; a lost cell keeps its line, with a note")
+        raise ValueError(f"{name}: {len(claims)} cells for {rows} rows and {columns} columns; a lost cell keeps its "
+                         "line, with a note")
 
 # %% ../../nbs/report/10_claims.ipynb #8250bbee
 def wide(claims:pd.DataFrame, # of `load_claims`
@@ -98,4 +101,5 @@ def doubtful(tables:list[int]=list(TABLES), # numbers of tables
 def load_findings(folder:str|Path|None=None, # of the CSV files
                  )->pd.DataFrame: # indexed by id: how ('computed' or 'read'), place, finding, notebook
     "The legend of the ids E-01 to E-37: what in the paper errs, contradicts itself or is missing."
-    return pd.read_csv(Path(folder or results_folder()/'claims')/'findings.csv', dtype=str, keep_default_na=False, index_col='id')
+    return pd.read_csv(Path(folder or results_folder()/'claims')/'findings.csv', dtype=str, keep_default_na=False,
+                       index_col='id')

@@ -17,7 +17,8 @@ from ..people.drawing import show_people
 from ..people.skeleton import SKELETONS
 from .claims import load_claims, numbers, records_folder, results_folder
 from .tables import (LAYOUTS, LEVEL_COLUMNS, Markdown, RunsMissing, commits, find_runs, gains, largest_scale,
-                                 levels, load_runs, name_of, no_records, pick_runs, setting, summarise, table_runs, wanted_runs)
+                                 levels, load_runs, name_of, no_records, pick_runs, setting, summarise,
+                                 table_runs, wanted_runs)
 
 # %% auto #0
 __all__ = ['POLICY_COLUMNS', 'KINDS', 'PALETTE', 'DISTANCES', 'ABLATIONS', 'AUGMENTATIONS', 'TRAINED', 'FIGURES', 'read_policy',
@@ -81,7 +82,8 @@ def plot_shares(policy:pd.DataFrame, ax:Axes|None=None)->Axes:
     middle = share.iloc[-1].cumsum() - share.iloc[-1]/2
     for name, y in zip(share, spread_out(middle.to_numpy(), .055)):
         ax.annotate(name, (share.index[-1], middle[name]), (1.02, y), 'data', ('axes fraction', 'data'), fontsize=8,
-                    va='center', arrowprops=dict(arrowstyle='-', lw=.5, color='.6', shrinkA=0, shrinkB=0), annotation_clip=False)
+                    va='center', arrowprops=dict(arrowstyle='-', lw=.5, color='.6', shrinkA=0, shrinkB=0),
+                    annotation_clip=False)
     ax.set(xlim=(share.index[0], share.index[-1]), ylim=(0, 1), xlabel='search step', ylabel=r'share of $\pi\,p\,m$')
     return ax
 
@@ -154,7 +156,8 @@ def plot_distances(policies:dict[str, pd.DataFrame])->Figure: # label of a run -
     for (label, policy), colour, style in zip(policies.items(), PALETTE, ('-', '--', ':', '-.')*3):
         for ax, (key, series) in zip(axes.flat, distances(policy).items()):
             ax.plot(series.index, series, style, color=colour, label=label)
-    for ax, (key, title) in zip(axes.flat, DISTANCES.items()): ax.set(title=title, ylim=(0, 1.02 if key == 'entropy' else None))
+    for ax, (key, title) in zip(axes.flat, DISTANCES.items()):
+        ax.set(title=title, ylim=(0, 1.02 if key == 'entropy' else None))
     for ax in axes[1]: ax.set_xlabel('search step')
     axes[0, 0].legend(frameon=False, fontsize=8, loc='lower left')
     return fig
@@ -234,7 +237,9 @@ def gain_verdicts(table:pd.DataFrame, # of `all_gains`
     lines = []
     for name, x in table.groupby('experiment', sort=False).gain:
         mean, sd, n, above = x.mean(), x.std(ddof=1), len(x), int((x > 0).sum())
-        said = f'{mean:+.1f} {metric}'.replace('-', '−') + (f' ± {sd:.1f}' if n > 1 else '') + f', above zero in {above} of {n} seed{"s" if n > 1 else ""}'
+        said = f'{mean:+.1f} {metric}'.replace('-',
+                                               '−') + (f' ± {sd:.1f}' if n > 1
+                                                       else '') + f', above zero in {above} of {n} seed{"s" if n > 1 else ""}'
         if n == 1: verdict = 'one seed, so its spread is unknown and nothing follows from it'
         elif abs(mean) <= sd or above not in (0, n): verdict = 'not told apart from zero'
         else: verdict = f"{'better' if mean > 0 else 'worse'} with it in every seed and by more than the spread"
@@ -254,7 +259,8 @@ def plot_boxes(table:pd.DataFrame, # of `summarise` over levels: experiment, met
         ax.errorbar(mean.loc[at, 'mAP'], mean.loc[at, 'AP*'], error['AP*'], error['mAP'], fmt=f'{mark}-', color=colour,
                     capsize=3, label={'jitter': 'corners jittered', 'missed': 'people missed'}[kind])
         for n in at[kind != 'jitter':]:
-            text, shift, side = ('true boxes', (-8, 7), 'right') if n == 'ground-truth' else (f"{n.split('-')[1]} %", (6, -11), 'left')
+            text, shift, side = ('true boxes', (-8, 7),
+                                 'right') if n == 'ground-truth' else (f"{n.split('-')[1]} %", (6, -11), 'left')
             ax.annotate(text, mean.loc[n, ['mAP', 'AP*']], shift, textcoords='offset points', ha=side, fontsize=8)
     ax.margins(y=.12)
     ax.set(xlabel='AP of the boxes, %', ylabel='AP of the joints, %')
@@ -267,7 +273,8 @@ def read_histories(paths:list[Path], # record.json of the runs
     "The curves of runs, one under the other."
     there = [path for path in paths if path.with_name('history.csv').is_file()]
     if not there: raise FileNotFoundError(f"history.csv: not found beside {', '.join(map(str, paths))}")
-    return pd.concat([pd.read_csv(path.with_name('history.csv')).assign(experiment=path.parts[-3], seed=int(path.parts[-2]))
+    return pd.concat([pd.read_csv(path.with_name('history.csv')).assign(experiment=path.parts[-3],
+                                                                        seed=int(path.parts[-2]))
                       for path in there], ignore_index=True)
 
 # %% ../../nbs/report/30_figures.ipynb #1622b2f0
@@ -324,7 +331,8 @@ def examples(folder:str|Path, scale:str, seeds:tuple|None=None)->dict: # images,
 def plot_people(people:dict, count:int=16, columns:int=8)->Figure:
     "Held-out people with the joints found in them."
     shown = slice(0, count)
-    return show_people(people['images'][shown], people['predicted'][shown], None, SKELETONS[str(people['skeleton'])], columns=columns, width=1.4)
+    return show_people(people['images'][shown], people['predicted'][shown], None, SKELETONS[str(people['skeleton'])],
+                       columns=columns, width=1.4)
 
 # %% ../../nbs/report/30_figures.ipynb #2d7ba19d
 def first(policies:dict)->pd.DataFrame: return next(iter(policies.values()))
@@ -335,7 +343,8 @@ FIGURES = { # name of the file -> experiments that it needs; folder of records, 
     'policy_p_m': (('search',), lambda *where: plot_p_m(first(searches(*where)))),
     'policy_distances': (('search',), lambda *where: plot_distances(searches(*where))),
     'policy_agreement': (('search',), lambda *where: plot_agreement(searches(*where))),
-    'ablations': (('p2net',), lambda folder, *where: plot_gains(all_gains(folder, 'AP', ABLATIONS + AUGMENTATIONS, *where))),
+    'ablations': (('p2net',),
+                  lambda folder, *where: plot_gains(all_gains(folder, 'AP', ABLATIONS + AUGMENTATIONS, *where))),
     'box_quality': (('box-quality',), lambda *where: plot_boxes(box_levels(*where))),
     'learning_curves': (TRAINED, lambda *where: plot_learning(curves(*where))),
     'people': (('p2net',), lambda *where: plot_people(examples(*where))),
@@ -372,7 +381,8 @@ def draw_figure(name:str, folder:Path, scale:str|None=None, seeds:tuple|None=Non
 # %% ../../nbs/report/30_figures.ipynb #6e887659
 def small_print(name:str, runs:pd.DataFrame)->str:
     "What stands under a figure."
-    one = 'seed ' + str(runs.seed.min()) if name in ('policy_shares', 'policy_pi', 'policy_p_m') else f"seed{'s' if runs.seed.nunique() > 1 else ''} {', '.join(map(str, sorted(runs.seed.unique())))}"
+    one = ('seed ' + str(runs.seed.min()) if name in ('policy_shares', 'policy_pi', 'policy_p_m')
+           else f"seed{'s' if runs.seed.nunique() > 1 else ''} {', '.join(map(str, sorted(runs.seed.unique())))}")
     what = setting(runs, 'boxes of several qualities' if name == 'box_quality' else None)
     if name.startswith('policy'): what = f'search on {runs.people_name.iloc[0]} people, scale {runs.scale.iloc[0]}'
     return f'{what}; {one}; commit {commits(runs)}'

@@ -93,7 +93,8 @@ def flat(record:dict, # as in record.json
     "What tables read of a record, in one level: keys, data, machine, cost, metrics."
     keys, data, env = {k: record[k] for k in KEYS}, record['data'], record['environment']
     wrong = {k: v for k, v in record['metrics'].items() if accuracy(k) and not 0 <= v <= 1}
-    for k, v in wrong.items(): raise ValueError(f"record {'/'.join(map(str, keys.values()))}: {k} is {v}, expected 0 to 1")
+    for k, v in wrong.items():
+        raise ValueError(f"record {'/'.join(map(str, keys.values()))}: {k} is {v}, expected 0 to 1")
     return dict(**keys, boxes=boxes_of(data['boxes']), flip_test=data.get('flip_test'), people=data['val']['people'],
                 people_name=data['val']['name'], people_id=data['val'].get('fingerprint'), device=env.get('device'),
                 commit=env.get('commit') or 'unknown', dirty=bool(env.get('dirty')), config=record['config'],
@@ -126,7 +127,8 @@ def check_comparable(runs:pd.DataFrame)->None: # of `load_runs`
         settings = [flatten({k: v for k, v in c.items() if k != 'seed'}) for c in group.config]
         for key in dict.fromkeys(k for s in settings for k in s):
             values = list(dict.fromkeys(str(s.get(key, ADDED_LATER.get(key))) for s in settings))
-            if len(values) > 1: raise ValueError(f"runs of {name} differ in more than the seed: {key} is {' and '.join(values)}")
+            if len(values) > 1:
+                raise ValueError(f"runs of {name} differ in more than the seed: {key} is {' and '.join(values)}")
     for key in ('people_id', 'boxes', 'flip_test'):
         if runs[key].nunique(dropna=False) > 1:
             first, other = runs.iloc[0], runs[runs[key] != runs[key].iloc[0]].iloc[0]
@@ -219,7 +221,8 @@ def wanted_runs(found:pd.DataFrame, # of `find_runs`
                 seeds:tuple|None=None, # None: all that one of the experiments has
                )->pd.DataFrame: # experiment, seed, scale
     "Every experiment with every seed."
-    if seeds is None: seeds = sorted(found[(found.scale == scale) & found.experiment.isin(experiments)].seed.unique()) or (0,)
+    if seeds is None:
+        seeds = sorted(found[(found.scale == scale) & found.experiment.isin(experiments)].seed.unique()) or (0,)
     return pd.DataFrame(product(experiments, map(int, seeds)), columns=['experiment', 'seed']).assign(scale=scale)
 
 def largest_scale(found:pd.DataFrame, # of `find_runs`
@@ -269,7 +272,8 @@ def join_paper(ours:pd.DataFrame, # of `summarise`
     table['row'] = table.row.fillna(table.experiment)
     order = {r: i for i, r in enumerate([*printed.index, *rows, *ours.experiment])}
     columns = {c: i for i, c in enumerate(printed.columns)}
-    table = table.sort_values(['row', 'metric'], key=lambda c: c.map(order if c.name == 'row' else columns), kind='stable')
+    table = table.sort_values(['row', 'metric'], key=lambda c: c.map(order if c.name == 'row' else columns),
+                              kind='stable')
     return table.assign(delta=table.ours - table.paper, n=table.n.fillna(0).astype(int)).reset_index(drop=True)
 
 # %% ../../nbs/report/20_tables.ipynb #24902ecd
@@ -302,7 +306,8 @@ def build(number:int, # of the table
         after = table.index[table.row == 'Ours*'].max() + 1
         table = pd.concat([table[:after], gain_rows(runs, layout, printed), table[after:]], ignore_index=True)
     table = with_setting(table, runs)
-    table.attrs |= dict(number=number, title=TABLES[number][0], caption=words, commits=made, remarks=remarks, printed=wide(cells).to_dict())
+    table.attrs |= dict(number=number, title=TABLES[number][0], caption=words, commits=made, remarks=remarks,
+                        printed=wide(cells).to_dict())
     return table
 
 # %% ../../nbs/report/20_tables.ipynb #8849c624
@@ -323,7 +328,8 @@ def setting(runs:pd.DataFrame, # of `load_runs`
     net = [f'ResNet-{depth}'] if depth else []
     size = ['×'.join(map(str, size))] if size else []
     flip = f"{'' if run.flip_test else 'no '}flip test"
-    return f"{who}, {boxes or f'{run.boxes} boxes'}, {flip}, scale {run.scale}" + (f" ({', '.join(net + size)})" if net + size else '')
+    return f"{who}, {boxes or f'{run.boxes} boxes'}, {flip}, scale {run.scale}" + (f" ({', '.join(net + size)})"
+                                                                                   if net + size else '')
 
 # %% ../../nbs/report/20_tables.ipynb #d2668b2a
 def caption(number:int, runs:pd.DataFrame, measured:str)->str:
@@ -335,9 +341,11 @@ def caption(number:int, runs:pd.DataFrame, measured:str)->str:
     return ' '.join(text + [CAPTIONS.get(number, '')]).strip()
 
 CAPTIONS = {
-    1: "In percent; PCK@0.2 is ours only; ours under GFLOPs are 10⁹ multiply-adds of one pass, the paper's unit is not said (E-02).",
+    1: "In percent; PCK@0.2 is ours only; ours under GFLOPs are 10⁹ multiply-adds of one pass, the paper's unit is not "
+       "said (E-02).",
     2: "PCKh@0.5 in percent; Total weighs each joint by how often it is labelled.",
-    3: "In percent. Not the paper's comparison, whose rows for two detectors are lost (E-09): our boxes are the true ones, jittered (standard "
+    3: "In percent. Not the paper's comparison, whose rows for two detectors are lost (E-09): our boxes are the true "
+       "ones, jittered (standard "
        "deviation of the corners in % of the box) or left out (% of the people). Printed mAP is over all classes of COCO.",
     **{n: "In percent; PCK@0.2 is ours only. Ours − Ours* is taken seed by seed." for n in (4, 5, 6)},
 }
@@ -351,7 +359,8 @@ def commits(runs:pd.DataFrame)->str: # 'c0ffeec0ff (6 runs)'
 
 # %% ../../nbs/report/20_tables.ipynb #d83aac09
 DASH = '—'
-NAMES = {'p2net': 'P²Net, searched policy', 'hand-made': 'traditional augmentation', 'no-attention': 'no attention module',
+NAMES = {'p2net': 'P²Net, searched policy', 'hand-made': 'traditional augmentation',
+         'no-attention': 'no attention module',
          'no-parallel': 'no parallel fusion', 'no-progressive': 'no progressive fusion', 'no-dilation': 'dilation 1',
          'no-ohkm': 'no mining of hard joints', 'identity': 'no policy', 'frozen-policy': 'start policy, not searched',
          'random-policy': 'random policy', 'randaugment': 'RandAugment', 'trivialaugment': 'TrivialAugment',
@@ -383,7 +392,8 @@ def lines_of(group:pd.DataFrame, # the cells of one row, in the table's order
     row, gain, lines = group.row.iloc[0], ' - ' in group.experiment.iloc[0], []
     as_printed = [printed.get(m, {}).get(row) for m in group.metric]
     if gain: lines.append(['paper', *(shown(m, v, True) for m, v in zip(group.metric, group.paper)), ''])
-    elif any(c is not None for c in as_printed): lines.append(['paper', *('lost' if c == '' else c or '' for c in as_printed), ''])
+    elif any(c is not None for c in as_printed):
+        lines.append(['paper', *('lost' if c == '' else c or '' for c in as_printed), ''])
     if group.n.max() > 0:
         cells = [shown(m, v, gain) + spread_shown(m, s) if not np.isnan(v) else ''
                  for m, v, s in zip(group.metric, group.ours, group.spread)]
@@ -421,7 +431,8 @@ def pipe_table(table:pd.DataFrame, left:tuple|None=('', 'source'), # columns of 
               )->str:
     "A frame of text as a Markdown table, numbers to the right."
     escape = lambda cell: str(cell).replace('*', r'\*').replace('|', r'\|')
-    lines = [table.columns, [':--' if left is None or c in left else '--:' for c in table], *table.itertuples(index=False)]
+    lines = [table.columns, [':--' if left is None or c in left else '--:' for c in table],
+             *table.itertuples(index=False)]
     return '\n'.join('| ' + ' | '.join(escape(c) for c in line) + ' |' for line in lines)
 
 def roman(number:int)->str: return ('I', 'II', 'III', 'IV', 'V', 'VI')[number - 1]
@@ -472,9 +483,11 @@ def in_words(number:int, # 4, 5 or 6
     x, printed = gains(runs, layout.metrics, full, without)[metric], numbers(load_claims(number))
     spread = f'± {x.std(ddof=1):.1f} ' if len(x) > 1 else ''
     paper = "The paper doesn't have it."
-    if metric in printed: paper = f"The paper: {shown(metric, printed[metric]['Ours'] - printed[metric]['Ours*'], True)}, one run each."
+    if metric in printed:
+        paper = f"The paper: {shown(metric, printed[metric]['Ours'] - printed[metric]['Ours*'], True)}, one run each."
     seeds = f"{len(x)} seed{'s' if len(x) > 1 else ''}"
-    return Markdown(f"{name_of(full)} against {name_of(without)}: **{shown(metric, x.mean(), True)} {spread}{metric}** over {seeds}, "
+    return Markdown(f"{name_of(full)} against {name_of(without)}: **{shown(metric, x.mean(), True)} {spread}{metric}** "
+                    f"over {seeds}, "
                     f"above zero in {(x > 0).sum()} of {len(x)}. {paper}")
 
 # %% ../../nbs/report/20_tables.ipynb #3dd318ca
@@ -484,7 +497,8 @@ def have(experiments:list[str], folder:str|Path|None=None)->bool:
     except RunsMissing: return False
 
 # %% ../../nbs/report/20_tables.ipynb #4ce89b58
-EXPECTED = {'dark': ('brightness',), 'turned': ('rotate',), 'inverted': ('invert',), 'moved': ('translate_x', 'translate_y')}
+EXPECTED = {'dark': ('brightness',), 'turned': ('rotate',), 'inverted': ('invert',),
+            'moved': ('translate_x', 'translate_y')}
 SPACES = {'': 'single operations', '-pairs': 'pairs'}   # ending of the experiment's name -> what is searched
 
 def planted_shares(folder:str|Path|None=None, # of records; None: the repository's

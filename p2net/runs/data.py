@@ -63,7 +63,8 @@ def load_people(data:DataConfig,
     folder = people_folder(data, cache, progress)
     found = find_people(folder)
     def pack(people, most):
-        return build_pack(people[:most], found.skeleton, data.input_size, cache=pack_folder(cache), reach=data.reach, padding=data.padding, progress=progress)
+        return build_pack(people[:most], found.skeleton, data.input_size, cache=pack_folder(cache), reach=data.reach,
+                          padding=data.padding, progress=progress)
     rendered = data.source == 'rendered'
     return RunPeople(pack(found.train(), data.train_people), pack(found.val(), data.val_people), found.skeleton,
                      'rendered' if rendered else found.kind)

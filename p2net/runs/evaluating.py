@@ -87,7 +87,8 @@ def coco_columns(skeleton:Skeleton)->list[int]|None:
 def coco_people(pack:Pack, columns:list[int])->list[Person]: # with COCO's 17 joints, image px
     "The people of `pack` as COCO's evaluation wants them."
     joints, v = transform(pack.to_image, pack.joints)[:, columns], pack.visibility[:, columns]
-    return [Person(str(pack.image_id[i]), pack.bbox[i], joints[i], v[i], float(pack.area[i]), int(pack.image_id[i]), int(pack.person_id[i]))
+    return [Person(str(pack.image_id[i]), pack.bbox[i], joints[i], v[i], float(pack.area[i]), int(pack.image_id[i]),
+                   int(pack.person_id[i]))
             for i in range(len(pack))]
 
 # %% ../../nbs/runs/40_evaluating.ipynb #a49a16ef
@@ -99,7 +100,8 @@ def average_precision(pack:Pack, predictions:Predictions, box_score:np.ndarray|f
     "AP and AR of the people of `pack`; empty where they lack COCO's joints or areas."
     columns = coco_columns(pack.skeleton)
     if columns is None or not np.isfinite(pack.area).all(): return {}
-    results = coco_results(pack.image_id, predictions.joints[:, columns], predictions.scores[:, columns], predictions.score(box_score))
+    results = coco_results(pack.image_id, predictions.joints[:, columns], predictions.scores[:, columns],
+                           predictions.score(box_score))
     return keypoint_ap(ground_truth(pack, columns), results)
 
 def measure(pack:Pack, # held-out people
@@ -107,7 +109,8 @@ def measure(pack:Pack, # held-out people
     "Every metric that these people allow."
     true, sk = transform(pack.to_image, pack.joints), pack.skeleton
     out = average_precision(pack, predictions) | pck_table(predictions.joints, true, pack.visibility > 0, sk)
-    if np.isfinite(pack.head_size).any(): out |= pckh_table(predictions.joints, true, pack.visibility > 0, pack.head_size, sk)
+    if np.isfinite(pack.head_size).any():
+        out |= pckh_table(predictions.joints, true, pack.visibility > 0, pack.head_size, sk)
     return out
 
 # %% ../../nbs/runs/40_evaluating.ipynb #f2029004
@@ -119,7 +122,8 @@ def near_enough(name:str, # 'PCK@0.2' | 'PCKh@0.5'
 
 def by_person(pack:Pack, predictions:Predictions)->list[dict]: # a row a person
     "What each person adds to the metrics."
-    true, sk, columns, joints = transform(pack.to_image, pack.joints), pack.skeleton, coco_columns(pack.skeleton), predictions.joints
+    true, sk, columns, joints = (transform(pack.to_image, pack.joints), pack.skeleton, coco_columns(pack.skeleton),
+                                 predictions.joints)
     table = dict(image_id=pack.image_id, person_id=pack.person_id, area=pack.area, score=predictions.score())
     if columns is not None and np.isfinite(pack.area).all():
         results = coco_results(pack.image_id, joints[:, columns], predictions.scores[:, columns], table['score'])
@@ -186,7 +190,10 @@ def write_examples(path:str|Path, # .npz
     images = ((x*std + mean)*255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     canvas = rows[:6]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, images=images, joints=joints.numpy(), visibility=visibility.numpy(), skeleton=pack.skeleton.name,
-                        predicted=(predictions.crop[rows] + .5)*zoom - .5, scores=predictions.scores[rows], canvases=pack.canvases[canvas],
-                        matrices=pack.matrices(canvas), canvas_joints=pack.joints[canvas], canvas_visibility=pack.visibility[canvas],
+    np.savez_compressed(path, images=images, joints=joints.numpy(), visibility=visibility.numpy(),
+                        skeleton=pack.skeleton.name,
+                        predicted=(predictions.crop[rows] + .5)*zoom - .5, scores=predictions.scores[rows],
+                        canvases=pack.canvases[canvas],
+                        matrices=pack.matrices(canvas), canvas_joints=pack.joints[canvas],
+                        canvas_visibility=pack.visibility[canvas],
                         input_size=pack.input_size)

@@ -39,7 +39,7 @@ class Experiment:
     "One run of the list."
     name: str
     what: str                               # in words
-    kind: str                               # 'search', 'train', 'boxes' (evaluates a trained network) or 'floor' (trains nothing)
+    kind: str  # 'search', 'train', 'boxes' (evaluates a trained network) or 'floor' (trains nothing)
     serves: str                             # table or figure
     changes: dict = field(default_factory=dict)  # of the scale's config
     needs: tuple[str, ...] = ()
@@ -78,7 +78,8 @@ def in_order(names)->list[str]: # experiments with what they need before them
     "Experiments in an order in which they can run; 'main' and 'all' name groups."
     out = []
     def add(name):
-        if name not in EXPERIMENTS: raise ValueError(f"experiment {name!r}: choose from main, all, {', '.join(EXPERIMENTS)}")
+        if name not in EXPERIMENTS:
+            raise ValueError(f"experiment {name!r}: choose from main, all, {', '.join(EXPERIMENTS)}")
         for need in EXPERIMENTS[name].needs: add(need)
         if name not in out: out.append(name)
     for name in names:
@@ -92,7 +93,8 @@ def folder_suffix(source:str)->str: # '' for rendered people, '-lspet' and so on
 
 def base_name(experiment:str)->str:
     "The experiment's name in the list, without the people's."
-    names = [n for n in EXPERIMENTS if experiment == n or experiment.startswith(f'{n}-') and experiment[len(n)+1:] in ('coco', 'mpii', 'lsp', 'lspet')]
+    names = [n for n in EXPERIMENTS if experiment == n or experiment.startswith(f'{n}-')
+             and experiment[len(n)+1:] in ('coco', 'mpii', 'lsp', 'lspet')]
     if not names: raise ValueError(f"experiment {experiment!r}: choose from {', '.join(EXPERIMENTS)}")
     return max(names, key=len)
 
@@ -107,7 +109,9 @@ def experiment_config(name:str, # of the list
     "The config of an experiment at a scale."
     in_order([name])
     named = {'experiment', 'scale', 'seed'} & (read_settings(file) if file else {}).keys()
-    if named: raise ValueError(f"config file {file}: {', '.join(sorted(named))}: the command says which (--scale, --seeds, the experiment's name); take it out of the file")
+    if named:
+        raise ValueError(f"config file {file}: {', '.join(sorted(named))}: the command says which (--scale, --seeds, the "
+                         "experiment's name); take it out of the file")
     changes = EXPERIMENTS[name].changes | dict(experiment=name + folder_suffix(source), seed=seed)
     if source != 'rendered': overrides = (f'data.source={json.dumps(str(source))}', *overrides)
     return make_config(scale, file, overrides, **changes)
@@ -119,7 +123,8 @@ def searched_policy(root:Path, config:Config)->Path: # policy.json
     path = Path(root)/config.scale/name/str(config.seed)/'policy.json'
     if not path.exists():
         data = '' if config.data.source == 'rendered' else f' --data {config.data.source}'
-        raise FileNotFoundError(f"{config.experiment}: no policy at {path}; run `p2net search --scale {config.scale} --seeds {config.seed}{data}` first, "
+        raise FileNotFoundError(f"{config.experiment}: no policy at {path}; run `p2net search --scale {config.scale} "
+                                f"--seeds {config.seed}{data}` first, "
                                 "with the same --out")
     return path
 
@@ -179,7 +184,8 @@ def search_run(config:Config, people:RunPeople, place:Place)->dict|None: # parts
 def train_run(config:Config, people:RunPeople, place:Place)->dict|None:
     "Train the network under its policy and measure it on the held-out people."
     policy, work, folder = policy_of(config, place.root), place.workshop(config), place.folder(config)
-    trainer = Trainer(config, make_network(config, len(people.skeleton)), people.train, policy, work, progress=place.progress)
+    trainer = Trainer(config, make_network(config, len(people.skeleton)), people.train, policy, work,
+                      progress=place.progress)
     trainer.validate = lambda model: headline(measured(model, config, people, trainer.device, flip=False)[0])
     trainer.resume()
     if not trainer.fit(seconds=place.seconds): return None
@@ -191,8 +197,9 @@ def train_run(config:Config, people:RunPeople, place:Place)->dict|None:
     write_whole(folder/'policy.json', json.dumps(policy.to_json(), indent=1) + '\n')
     work.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, work/'model.safetensors')
-    shutil.rmtree(trainer.checkpoint(), ignore_errors=True)             # three times the weights, of no use to a run that is done
-    if config.experiment == 'p2net' and config.seed == 0 and config.data.source == 'rendered': write_examples(folder/'examples.npz', people.val, found)
+    shutil.rmtree(trainer.checkpoint(), ignore_errors=True)  # three times the weights, of no use to a run that is done
+    if config.experiment == 'p2net' and config.seed == 0 and config.data.source == 'rendered':
+        write_examples(folder/'examples.npz', people.val, found)
     cost = dict(steps=trainer.step_done, **size_of(model, config), wall_s=trainer.seconds,
                 people_per_s=trainer.step_done*config.training.batch/trainer.seconds)
     return dict(metrics=metrics, cost=cost, policy=dict(kind=config.policy, sha256=file_sha(folder/'policy.json')))
@@ -207,7 +214,8 @@ def floor_run(config:Config, people:RunPeople, place:Place)->dict:
     "What a predictor scores that learned nothing from pixels: the mean pose, or the network before training."
     start = time.perf_counter()
     model = make_network(config, len(people.skeleton))
-    if base_name(config.experiment) == 'untrained': (metrics, found), cost = measured(model, config, people), size_of(model, config)
+    if base_name(config.experiment) == 'untrained':
+        (metrics, found), cost = measured(model, config, people), size_of(model, config)
     else:
         found, cost = mean_pose_predictions(people), dict(parameters=0, gmac=0.)
         metrics = measure(people.val, found)
@@ -225,7 +233,9 @@ def mean_pose_predictions(people:RunPeople)->Predictions:
 def trained_weights(config:Config, place:Place)->Path: # model.safetensors
     "Where the experiment `p2net` of the same scale, people and seed left its weights."
     path = place.workshop(config.model_copy(update=dict(experiment=config.experiment.replace('box-quality', 'p2net'))))/'model.safetensors'
-    if not path.exists(): raise FileNotFoundError(f"{config.experiment}: no weights at {path}; run `p2net train p2net --scale {config.scale} --seeds {config.seed}` first")
+    if not path.exists():
+        raise FileNotFoundError(f"{config.experiment}: no weights at {path}; run `p2net train p2net --scale "
+                                f"{config.scale} --seeds {config.seed}` first")
     return path
 
 def boxes_run(config:Config, people:RunPeople, place:Place)->dict:
@@ -260,7 +270,8 @@ def run_experiment(config:Config, place:Place)->dict: # the record, as written
         parts = KINDS[EXPERIMENTS[base_name(config.experiment)].kind](config, people, place)
     except Exception as error:
         if not holds_result(place.root, config):
-            write_record(place.root, make_record(config, 'failed', data, machine, {}, {}, error=f'{type(error).__name__}: {error}'))
+            write_record(place.root,
+                         make_record(config, 'failed', data, machine, {}, {}, error=f'{type(error).__name__}: {error}'))
         raise
     status = 'stopped' if parts is None else 'complete'
     parts = parts or dict(metrics={}, cost={})

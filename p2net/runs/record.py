@@ -51,7 +51,8 @@ class _Lines:
 # %% ../../nbs/runs/20_record.ipynb #04582d45
 def git(*words:str)->str|None:
     "Output of a git command in the package's repository; None where there is none."
-    try: out = subprocess.run(['git', *words], cwd=Path(p2net.__file__).parent, capture_output=True, text=True, timeout=20)
+    try:
+        out = subprocess.run(['git', *words], cwd=Path(p2net.__file__).parent, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired): return None
     return out.stdout.strip() if out.returncode == 0 else None
 
@@ -60,8 +61,10 @@ def environment(device:str|torch.device='cpu')->dict:
     "Python, torch, device, threads and commit, as a record holds them."
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.processor() or platform.machine()
-    return dict(python=platform.python_version(), torch=torch.__version__, platform=sys.platform, device=f'{device.type}: {name}',
-                threads=torch.get_num_threads(), commit=git('rev-parse', 'HEAD'), dirty=bool(git('status', '--porcelain', '--untracked-files=no')))
+    return dict(python=platform.python_version(), torch=torch.__version__, platform=sys.platform,
+                device=f'{device.type}: {name}',
+                threads=torch.get_num_threads(), commit=git('rev-parse', 'HEAD'),
+                dirty=bool(git('status', '--porcelain', '--untracked-files=no')))
 
 def peak_memory_mib()->float:
     "The process's largest resident memory so far, MiB."
@@ -110,9 +113,11 @@ def read_record(path:str|Path, # record.json or its folder
     if path.is_dir(): path = path/'record.json'
     try: record = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError: raise FileNotFoundError(f"record {path}: not found") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error: raise ValueError(f"record {path}: not JSON ({error})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"record {path}: not JSON ({error})") from None
     if not isinstance(record, dict) or record.get('schema') != SCHEMA:
-        raise ValueError(f"record {path}: schema {record.get('schema') if isinstance(record, dict) else None!r}, expected {SCHEMA}")
+        raise ValueError(f"record {path}: schema {record.get('schema') if isinstance(record, dict) else None!r}, "
+                         f"expected {SCHEMA}")
     return record
 
 # %% ../../nbs/runs/20_record.ipynb #a89b1a9e

@@ -45,8 +45,10 @@ class PeopleAugment:
     def __call__(self, batch:SearchBatch, draws, rows:Tensor)->tuple[Tensor, tuple[Tensor, Tensor]]:
         "Inputs (n, 3, H, W) and (heatmaps, weights) of the people `rows` of `batch`."
         r = rows.numpy()
-        x, joints, visibility = crop_people(self.pack, batch.indices[r], draws, self.operations, batch.flip[r], batch.scale[r])
-        return x.contiguous(memory_format=torch.channels_last), targets(joints, visibility, self.pack.input_size, self.sigma)
+        x, joints, visibility = crop_people(self.pack, batch.indices[r], draws, self.operations, batch.flip[r],
+                                            batch.scale[r])
+        return x.contiguous(memory_format=torch.channels_last), targets(joints, visibility,
+                                                                        self.pack.input_size, self.sigma)
 
 # %% ../../nbs/runs/60_searching.ipynb #2f30a4be
 def train_loss(model:nn.Module, x:Tensor, target:tuple[Tensor, Tensor])->Tensor: # (n,)
@@ -61,7 +63,8 @@ def validation_loss(model:nn.Module, batch:tuple[Tensor, Tensor, Tensor])->Tenso
 # %% ../../nbs/runs/60_searching.ipynb #c47ab4e9
 def make_policy(search:SearchConfig)->Policy:
     "The policy at its start: pi uniform, p = m = 0.5."
-    return Policy(operations=dict(dada15=DADA15, pose16=POSE16)[search.operations], sub_policies=search.sub_policies, tau=search.tau)
+    return Policy(operations=dict(dada15=DADA15, pose16=POSE16)[search.operations], sub_policies=search.sub_policies,
+                  tau=search.tau)
 
 # %% ../../nbs/runs/60_searching.ipynb #759901f6
 class Searcher:
@@ -78,8 +81,10 @@ class Searcher:
         self.policy = make_policy(s)
         self.model = make_network(config, len(pack.skeleton))
         self.augment = PeopleAugment(pack, self.policy.operations, config.training.sigma)
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=s.lr, weight_decay=config.training.weight_decay, fused=True)
-        self.search = Search(self.model, self.policy, self.augment, train_loss, validation_loss, optimizer, policy_lr=s.policy_lr,
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=s.lr,
+                                     weight_decay=config.training.weight_decay, fused=True)
+        self.search = Search(self.model, self.policy, self.augment, train_loss, validation_loss, optimizer,
+                             policy_lr=s.policy_lr,
                              estimator=s.estimator, candidates=s.candidates, jitter=s.jitter, epsilon_scale=s.epsilon,
                              probe_mode=s.probe_mode)
         self.step_done, self.rows, self.history, self.seconds = 0, [], [], 0.
@@ -103,7 +108,8 @@ def planted(plant:str|None, # of PLANTS; None: people as they are
     N = len(operations)
     u = torch.stack([torch.rand(2, N, generator=generator(seed, 'plant', int(r))) for r in rows])
     either = 1. - 2.*(u[:, 1] < .5)
-    return Draws(torch.zeros(n, dtype=torch.long), torch.arange(N).expand(n, N), torch.ones(n, N, dtype=torch.bool), low + (high - low)*u[:, 0],
+    return Draws(torch.zeros(n, dtype=torch.long), torch.arange(N).expand(n, N), torch.ones(n, N, dtype=torch.bool),
+                 low + (high - low)*u[:, 0],
                  either if sign == 0 else torch.full((n, N), float(sign)), torch.zeros(n, N, 2)), operations
 
 # %% ../../nbs/runs/60_searching.ipynb #0d2ccac1
@@ -118,7 +124,8 @@ def judge_batch(self, step:int)->tuple[Tensor, Tensor, Tensor]: # x, heatmaps, w
     n = min(self.config.search.batch, len(self.judges))
     rows = self.judges[Batches(len(self.judges), n, self.config.seed + 1).at(step)]
     x, joints, visibility = crop_people(self.pack, rows, *planted(self.config.search.plant, rows, self.config.seed))
-    return x.contiguous(memory_format=torch.channels_last), *targets(joints, visibility, self.pack.input_size, self.config.training.sigma)
+    return x.contiguous(memory_format=torch.channels_last), *targets(joints, visibility, self.pack.input_size,
+                                                                     self.config.training.sigma)
 
 Searcher.learn_batch, Searcher.judge_batch = learn_batch, judge_batch
 
@@ -139,7 +146,8 @@ def warm_up(self, step:int)->float: # the loss
 def turn(self, step:int)->dict: # losses, norm of v and so on
     "One step of the bi-level search: the network, then the policy."
     batch = self.learn_batch(step)
-    return self.search.step(batch, len(batch.indices), self.judge_batch(step), generator(self.config.seed, 'search', step))
+    return self.search.step(batch, len(batch.indices), self.judge_batch(step),
+                            generator(self.config.seed, 'search', step))
 
 Searcher.warm_up, Searcher.turn = warm_up, turn
 
@@ -174,14 +182,17 @@ Searcher.save, Searcher.resume = save, resume
 def warm_up_file(self)->Path|None: # None: not shared
     "Where searches that begin like this one keep the network after the warm-up."
     if self.warm_ups is None or not self.config.search.warmup_steps: return None
-    begin = self.config.model_dump(mode='json', include={'seed', 'network', 'training'}) | {'people': self.pack.fingerprint}
-    begin['search'] = self.config.search.model_dump(mode='json', include={'operations', 'sub_policies', 'batch', 'lr', 'warmup_steps'})
+    begin = self.config.model_dump(mode='json',
+                                   include={'seed', 'network', 'training'}) | {'people': self.pack.fingerprint}
+    begin['search'] = self.config.search.model_dump(mode='json', include={'operations', 'sub_policies', 'batch', 'lr',
+                                                                          'warmup_steps'})
     return self.warm_ups/f'{hashlib.sha256(json.dumps(begin, sort_keys=True).encode()).hexdigest()[:16]}.pt'
 
 def leave_warm_up(self)->None:
     "Keep the warmed-up network for searches that begin alike."
     if (file := self.warm_up_file()) is not None:
-        write_state(file, dict(model=self.model.state_dict(), optimizer=self.search.optimizer.state_dict(), seconds=self.seconds, history=self.history))
+        write_state(file, dict(model=self.model.state_dict(), optimizer=self.search.optimizer.state_dict(),
+                               seconds=self.seconds, history=self.history))
 
 def take_warm_up(self)->bool: # whether there was one
     "Begin where a search that began alike ended its warm-up."
@@ -204,7 +215,8 @@ def run(self,
     if self.step_done == 0: self.take_warm_up()
     s, start, before = self.config.search, time.perf_counter(), self.seconds
     total = s.warmup_steps + s.steps
-    bar = tqdm(total=total, initial=self.step_done, desc=self.config.experiment, unit='step', mininterval=2, position=bar_line(),
+    bar = tqdm(total=total, initial=self.step_done, desc=self.config.experiment, unit='step', mininterval=2,
+               position=bar_line(),
                disable=None if self.progress else True)
     if not self.rows: self.log(0)
     while self.step_done < min(until or total, total):
@@ -212,9 +224,11 @@ def run(self,
         said = self.turn(self.step_done) if searching else dict(train_loss=self.warm_up(self.step_done))
         self.step_done += 1
         self.seconds = before + time.perf_counter() - start
-        self.history.append({**said, 'step': self.step_done - s.warmup_steps, 'split': 'search' if searching else 'warm-up'})
+        self.history.append({**said, 'step': self.step_done - s.warmup_steps,
+                             'split': 'search' if searching else 'warm-up'})
         if self.step_done == s.warmup_steps: self.leave_warm_up()
-        if searching and ((self.step_done - s.warmup_steps) % s.log_every == 0 or self.step_done == total): self.log(self.step_done - s.warmup_steps)
+        if searching and ((self.step_done - s.warmup_steps) % s.log_every == 0 or self.step_done == total):
+            self.log(self.step_done - s.warmup_steps)
         bar.update()
         bar.set_postfix(loss=f"{said['train_loss']:.2e}", entropy=f'{self.policy.entropy():.2f}')
         late = seconds is not None and time.perf_counter() - start > seconds
@@ -233,7 +247,8 @@ Searcher.run, Searcher.log = run, log
 def metrics(self)->dict[str, float]: # 'share/<operation>', 'share_start/<operation>', 'entropy', 'drift'
     "What the policy has become."
     start = make_policy(self.config.search)
-    return {**{f'share/{k}': v for k, v in self.policy.shares().items()}, **{f'share_start/{k}': v for k, v in start.shares().items()},
+    return {**{f'share/{k}': v for k, v in self.policy.shares().items()},
+            **{f'share_start/{k}': v for k, v in start.shares().items()},
             'entropy': self.policy.entropy(), 'entropy_start': start.entropy(), 'drift': self.policy.drift()}
 
 Searcher.metrics = metrics

@@ -33,7 +33,8 @@ def learning_rate(step:int, # optimiser steps done, from 0
     "Learning rate of the next step, IV.A.2."
     warm = min(1., (step + 1)/training.warmup_steps) if training.warmup_steps else 1.
     if training.schedule == 'cosine': factor = (1 + math.cos(math.pi*step/training.steps))/2
-    elif training.schedule == 'halving': factor = .5**(step*training.batch//training.halve_every) if training.halve_every else 1.
+    elif training.schedule == 'halving':
+        factor = .5**(step*training.batch//training.halve_every) if training.halve_every else 1.
     else: factor = 1.
     return training.lr*warm*factor
 
@@ -47,7 +48,8 @@ def native_bf16(device:torch.device)->bool:
 def autocast(precision:str, # 'auto', 'fp32' or 'bf16'
              device:torch.device)->torch.autocast:
     "Context in which convolutions run in bf16, where asked for and native."
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16' or precision == 'auto' and native_bf16(device))
+    return torch.autocast(device.type, torch.bfloat16,
+                          enabled=precision == 'bf16' or precision == 'auto' and native_bf16(device))
 
 # %% ../../nbs/runs/50_training.ipynb #db5114b3
 def make_network(config:Config,
@@ -64,9 +66,11 @@ def load_weights(model:nn.Module, path:str|Path)->None:
     "Weights of a .safetensors file that this project wrote; what doesn't fit is named."
     found, wanted = read_tensors(path), model.state_dict()
     for name, tensor in wanted.items():
-        if name not in found: raise ValueError(f"weights {path}: {name} is missing; were they trained with other network settings?")
+        if name not in found:
+            raise ValueError(f"weights {path}: {name} is missing; were they trained with other network settings?")
         if found[name].shape != tensor.shape:
-            raise ValueError(f"weights {path}: {name} is {tuple(found[name].shape)}, the network has {tuple(tensor.shape)}; were they trained with other network settings?")
+            raise ValueError(f"weights {path}: {name} is {tuple(found[name].shape)}, the network has "
+                             f"{tuple(tensor.shape)}; were they trained with other network settings?")
     model.load_state_dict({k: found[k] for k in wanted})
 
 # %% ../../nbs/runs/50_training.ipynb #649238db
@@ -84,7 +88,8 @@ class Trainer:
         self.training, self.progress = config.training, progress
         self.accelerator = Accelerator()
         self.device = self.accelerator.device
-        optimizer = torch.optim.Adam(model.parameters(), lr=self.training.lr, weight_decay=self.training.weight_decay, fused=True)
+        optimizer = torch.optim.Adam(model.parameters(), lr=self.training.lr,
+                                     weight_decay=self.training.weight_decay, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.batches = Batches(len(pack), min(self.training.batch, len(pack)), config.seed)
         self.step_done, self.history, self.seconds = 0, [], 0.
@@ -98,7 +103,8 @@ class Trainer:
         flip, scale = base_draws(len(indices), self.training, gen)
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         draws = type(draws)(*(d[mine] for d in draws))
-        x, joints, visibility = crop_people(self.pack, indices[mine], draws, self.policy.operations, flip[mine], scale[mine])
+        x, joints, visibility = crop_people(self.pack, indices[mine], draws, self.policy.operations,
+                                            flip[mine], scale[mine])
         target, weight = targets(joints, visibility, self.pack.input_size, self.training.sigma)
         return x.contiguous(memory_format=torch.channels_last), target, weight
 
@@ -157,8 +163,10 @@ def fit(self,
         seconds:float|None=None, # stop (with a checkpoint) once this much time has passed in this call
        )->bool: # whether the last step is done
     "Train from where the run is."
-    last, start, window, before = min(until or self.training.steps, self.training.steps), time.perf_counter(), [], self.seconds
-    bar = tqdm(total=self.training.steps, initial=self.step_done, desc=self.config.experiment, unit='step', mininterval=2, position=bar_line(),
+    last, start, window, before = (min(until or self.training.steps, self.training.steps), time.perf_counter(), [],
+                                   self.seconds)
+    bar = tqdm(total=self.training.steps, initial=self.step_done, desc=self.config.experiment, unit='step', mininterval=2,
+               position=bar_line(),
                disable=None if self.progress and self.accelerator.is_main_process else True)
     with ThreadPoolExecutor(1) as ahead:
         coming = ahead.submit(self.batch, self.step_done)
