@@ -13,7 +13,9 @@ BIN = Path(sys.executable).parent
 ROOMS = ('people', 'da2', 'network', 'evaluation', 'runs', 'report')
 MAY_IMPORT = {'people': (), 'da2': (), 'network': (), 'evaluation': ('people',), 'runs': ('people', 'da2', 'network', 'evaluation'),
               'report': ('runs', 'evaluation', 'people', 'da2'), 'reproduce': ('report', 'runs'),
-              'bench': ('runs', 'da2', 'people', 'network'), 'cli': ('bench', 'reproduce', 'report', 'runs', 'people', 'network')}
+              'bench': ('runs', 'da2', 'people', 'network'), 'predict': ('runs', 'people', 'network'),
+              'export': ('predict', 'runs', 'people', 'evaluation'), 'doctor': ('people',),
+              'cli': ('bench', 'predict', 'doctor', 'reproduce', 'report', 'runs', 'people', 'network')}
 
 
 @pytest.fixture(scope='session')
