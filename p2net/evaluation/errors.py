@@ -64,7 +64,7 @@ def error_kinds(joints:np.ndarray, # (n, J, 2) found joints, image pixels
         out[i] = np.where(labelled[i], named, -1)
     return out
 
-# %% ../../nbs/evaluation/60_errors.ipynb #8c2ad9e4
+# %% ../../nbs/evaluation/60_errors.ipynb #19c294b6
 SIZES = ((32**2, 'small'), (96**2, 'medium'), (np.inf, 'large'))  # area below, square pixels
 
 def divisions(visibility:np.ndarray, # (n, J)
@@ -74,7 +74,7 @@ def divisions(visibility:np.ndarray, # (n, J)
     "The labelled joints, divided in five ways."
     v, image_id = np.asarray(visibility), np.asarray(image_id)
     labelled, J = v > 0, np.arange(v.shape[1])
-    size = np.array([next(name for bound, name in SIZES if not a >= bound) for a in area])
+    size = np.array([next((name for bound, name in SIZES if a < bound), 'unknown') for a in area])
     crowd = (image_id[:, None] == image_id).sum(1)
     out = {('all', 'all'): labelled}
     out |= {('joint', joint): labelled & (J == j) for j, joint in enumerate(skeleton.joints)}
