@@ -16,14 +16,15 @@ from ..runs.config import Config
 from ..runs.record import read_record
 
 # %% auto #0
-__all__ = ['KEYS', 'ADDED_LATER', 'AP_COLUMNS', 'OWN', 'FLOORS', 'CONTROLS', 'RIVALS', 'LAYOUTS', 'LEVEL_COLUMNS', 'CELLS',
-           'CAPTIONS', 'DASH', 'NAMES', 'EXPECTED', 'SPACES', 'find_runs', 'RunsMissing', 'pick_runs', 'load_runs',
-           'run_name', 'flat', 'boxes_of', 'accuracy', 'flatten', 'check_comparable', 'unit', 'summarise', 'gains',
-           'Layout', 'pckh_columns', 'ablation', 'levels', 'wanted_runs', 'largest_scale', 'table_runs', 'join_paper',
-           'gain_rows', 'build', 'with_setting', 'setting', 'caption', 'commits', 'name_of', 'shown', 'spread_shown',
-           'lines_of', 'laid_out', 'label_of', 'Markdown', 'pipe_table', 'roman', 'under', 'as_markdown', 'as_text',
-           'table_1', 'table_2', 'table_3', 'table_4', 'table_5', 'table_6', 'show_table', 'no_records', 'in_words',
-           'have', 'planted_shares', 'write_tables']
+__all__ = ['KEYS', 'ADDED_LATER', 'FREE', 'AP_COLUMNS', 'OWN', 'FLOORS', 'CONTROLS', 'RIVALS', 'EQUAL_COST', 'LAYOUTS',
+           'LEVEL_COLUMNS', 'CELLS', 'CAPTIONS', 'DASH', 'NAMES', 'EXPECTED', 'SPACES', 'find_runs', 'RunsMissing',
+           'pick_runs', 'load_runs', 'run_name', 'flat', 'boxes_of', 'accuracy', 'flatten', 'check_comparable',
+           'recipe', 'check_same_recipe', 'unit', 'summarise', 'gains', 'Layout', 'pckh_columns', 'ablation', 'levels',
+           'wanted_runs', 'largest_scale', 'table_runs', 'join_paper', 'gain_rows', 'build', 'with_setting', 'setting',
+           'caption', 'commits', 'network_name', 'retrained', 'name_of', 'shown', 'spread_shown', 'lines_of',
+           'laid_out', 'label_of', 'Markdown', 'pipe_table', 'roman', 'under', 'as_markdown', 'as_text', 'table_1',
+           'table_2', 'table_3', 'table_4', 'table_5', 'table_6', 'show_table', 'no_records', 'in_words', 'have',
+           'planted_shares', 'write_tables']
 
 # %% ../../nbs/report/20_tables.ipynb #737321c8
 KEYS = ['scale', 'experiment', 'seed']
@@ -87,7 +88,7 @@ def load_runs(folder:str|Path, # of records
 
 def run_name(run:pd.Series)->str: return f"{run.scale}/{run.experiment}/{run.seed}"
 
-# %% ../../nbs/report/20_tables.ipynb #e5a6c60a
+# %% ../../nbs/report/20_tables.ipynb #f0caeab5
 def flat(record:dict, # as in record.json
         )->dict:
     "What tables read of a record, in one level: keys, data, machine, cost, metrics."
@@ -98,6 +99,7 @@ def flat(record:dict, # as in record.json
     return dict(**keys, boxes=boxes_of(data['boxes']), flip_test=data.get('flip_test'), people=data['val']['people'],
                 people_name=data['val']['name'], people_id=data['val'].get('fingerprint'), device=env.get('device'),
                 commit=env.get('commit') or 'unknown', dirty=bool(env.get('dirty')), config=record['config'],
+                policy=record.get('policy', {}).get('sha256'),
                 **record['cost'], **record['metrics'])
 
 def boxes_of(boxes:str|dict)->str: # 'ground-truth', or the detection file with its AP
@@ -133,6 +135,26 @@ def check_comparable(runs:pd.DataFrame)->None: # of `load_runs`
         if runs[key].nunique(dropna=False) > 1:
             first, other = runs.iloc[0], runs[runs[key] != runs[key].iloc[0]].iloc[0]
             raise ValueError(f"{run_name(first)} and {run_name(other)} don't compare: {key} {first[key]} and {other[key]}")
+
+# %% ../../nbs/report/20_tables.ipynb #b2af8e18
+FREE = ('network.', 'search.', 'experiment', 'seed', 'training.alpha')   # what a rival may have of its own
+
+def recipe(run:pd.Series)->dict: # of `load_runs`
+    "How a run was trained and tested, whatever the network."
+    settings = ADDED_LATER | flatten(run.config)
+    same = {k: v for k, v in settings.items() if not k.startswith(FREE)}
+    return same | {'pretrained': settings['network.weights'] is not None, 'policy file': run.policy}
+
+def check_same_recipe(runs:pd.DataFrame, # of `load_runs`
+                      names:tuple[str, ...], # experiments to compare with p2net; those that are not there are passed over
+                     )->None:
+    "Refuse to set a network beside p2net that was trained or tested otherwise."
+    ours = runs[runs.experiment == 'p2net'].set_index('seed', drop=False)
+    for _, run in runs[runs.experiment.isin(names)].iterrows():
+        mine, theirs = recipe(ours.loc[run.seed]), recipe(run)
+        for key in theirs:
+            if mine.get(key) != theirs[key]:
+                raise ValueError(f"{run_name(run)} and {run_name(ours.loc[run.seed])} don't compare: {key} is {theirs[key]} and {mine.get(key)}")
 
 # %% ../../nbs/report/20_tables.ipynb #10bdb8f0
 def unit(metric:str)->float: # key in a record -> factor to what a table prints
@@ -182,24 +204,25 @@ class Layout:
     @property
     def optional(self)->list[str]: return [e for e in self.rows if e not in self.required]
 
-# %% ../../nbs/report/20_tables.ipynb #2b6f5841
+# %% ../../nbs/report/20_tables.ipynb #5703e667
 def pckh_columns()->dict[str, str]:
     "Printed heads of Table II -> keys in a record."
     joints = dict(Hea='head', Sho='shoulder', Elb='elbow', Wri='wrist', Hip='hip', Kne='knee', Ank='ankle')
     return {head: f'PCKh@0.5/{joint}' for head, joint in joints.items()} | {'Total': 'PCKh@0.5'}
 
-def ablation(without:str, **more:str)->Layout:
+def ablation(without:str, *more:str)->Layout:
     "Tables IV, V and VI: the full network against itself without one thing."
-    return Layout(AP_COLUMNS | OWN, {'p2net': 'Ours', without: 'Ours*', **more, **FLOORS}, ('p2net', without))
+    return Layout(AP_COLUMNS | OWN, {'p2net': 'Ours', without: 'Ours*', **dict.fromkeys(more, ''), **FLOORS}, ('p2net', without))
 
-RIVALS = {'simplebaseline': 'SimpleBaseline [4]', 'hrnet': 'HRNet-W32 [7]'}
+RIVALS = {'cpn': 'CPN [6]', 'simplebaseline': 'SimpleBaseline [4]', 'hrnet': 'HRNet-W32 [7]'}
+EQUAL_COST = ('attention-control', 'parallel-control')  # in the place of the block, convolutions of its cost (C-83)
 LAYOUTS = {
     1: Layout({'#Params': 'parameters', 'GFLOPs': 'gmac', **AP_COLUMNS, **OWN},
-              {'cpn': 'CPN [6]', **RIVALS, 'p2net': 'Ours', **FLOORS}, ('p2net',)),
-    2: Layout(pckh_columns(), {**RIVALS, 'p2net': 'Ours', **FLOORS}, ('p2net',),
+              {**RIVALS, 'p2net': 'Ours', **FLOORS}, ('p2net',)),
+    2: Layout(pckh_columns(), {e: RIVALS[e] for e in ('simplebaseline', 'hrnet')} | {'p2net': 'Ours', **FLOORS}, ('p2net',),
               'MPII test, ResNet-101; input size and boxes are not said'),
     3: Layout({}, {'box-quality': ''}, ('box-quality',)),
-    4: ablation('hand-made', **CONTROLS), 5: ablation('no-attention'), 6: ablation('no-parallel'),
+    4: ablation('hand-made', *CONTROLS), 5: ablation('no-attention', EQUAL_COST[0]), 6: ablation('no-parallel', EQUAL_COST[1]),
 }
 
 # %% ../../nbs/report/20_tables.ipynb #7ec1047b
@@ -276,16 +299,18 @@ def join_paper(ours:pd.DataFrame, # of `summarise`
                               kind='stable')
     return table.assign(delta=table.ours - table.paper, n=table.n.fillna(0).astype(int)).reset_index(drop=True)
 
-# %% ../../nbs/report/20_tables.ipynb #24902ecd
-def gain_rows(runs:pd.DataFrame, layout:Layout, printed:pd.DataFrame)->pd.DataFrame: # rows like those of `join_paper`
-    "The row Ours - Ours*: what the component adds, in the paper and seed by seed in ours."
-    full, without = layout.required
+# %% ../../nbs/report/20_tables.ipynb #67723cac
+def gain_rows(runs:pd.DataFrame, layout:Layout, printed:pd.DataFrame,
+              without:str, # experiment
+             )->pd.DataFrame: # rows like those of `join_paper`
+    "The row Ours - Ours*, or that of a control: what the component adds, in the paper and seed by seed in ours."
+    full, beside = layout.required[0], layout.rows[without]
     ours = gains(runs, layout.metrics, full, without)
-    paper = (printed.loc[layout.rows[full]] - printed.loc[layout.rows[without]]).reindex(ours.columns)
-    rows = pd.DataFrame(dict(paper=paper, ours=ours.mean(), spread=ours.std(ddof=1), n=len(ours))).rename_axis('metric')
-    return rows.assign(row='Ours - Ours*', experiment=f'{full} - {without}', delta=rows.ours - rows.paper).reset_index()
+    paper = printed.loc[layout.rows[full]] - (printed.loc[beside] if beside else np.nan)
+    rows = pd.DataFrame(dict(paper=paper.reindex(ours.columns), ours=ours.mean(), spread=ours.std(ddof=1), n=len(ours))).rename_axis('metric')
+    return rows.assign(row=f"Ours - {beside or 'equal cost'}", experiment=f'{full} - {without}', delta=rows.ours - rows.paper).reset_index()
 
-# %% ../../nbs/report/20_tables.ipynb #0d27a70b
+# %% ../../nbs/report/20_tables.ipynb #4087de79
 def build(number:int, # of the table
           folder:str|Path|None=None, # of records; None: the repository's
           scale:str|None=None, # None: the largest that has all its records
@@ -296,17 +321,18 @@ def build(number:int, # of the table
     layout = LAYOUTS[number]
     runs, remarks = table_runs(folder or records_folder(), list(layout.required), layout.optional, scale, seeds)
     check_comparable(runs)
+    check_same_recipe(runs, (*RIVALS, *EQUAL_COST))
     made, cells, metrics, rows = commits(runs), load_claims(number, claims), layout.metrics, layout.rows
     words = caption(number, runs, layout.measured)
     if number == 3: runs, metrics, rows = levels(runs), LEVEL_COLUMNS, {}
     ours, printed = summarise(runs, metrics), numbers(cells).reindex(index=wide(cells).index, columns=list(metrics))
     if ours.empty: raise RunsMissing([f"{run_name(runs.iloc[0])} has no {' nor '.join(list(metrics.values())[-2:])}"])
     table = join_paper(ours, rows, printed)
-    if len(layout.required) == 2:
-        after = table.index[table.row == 'Ours*'].max() + 1
-        table = pd.concat([table[:after], gain_rows(runs, layout, printed), table[after:]], ignore_index=True)
+    for without in (*layout.required[1:], *(e for e in EQUAL_COST if e in set(table.experiment))):
+        after = table.index[table.experiment == without].max() + 1
+        table = pd.concat([table[:after], gain_rows(runs, layout, printed, without), table[after:]], ignore_index=True)
     table = with_setting(table, runs)
-    table.attrs |= dict(number=number, title=TABLES[number][0], caption=words, commits=made, remarks=remarks,
+    table.attrs |= dict(number=number, title=TABLES[number][0], caption=words, commits=made, remarks=remarks, retrained=retrained(runs),
                         printed=wide(cells).to_dict())
     return table
 
@@ -331,7 +357,7 @@ def setting(runs:pd.DataFrame, # of `load_runs`
     return f"{who}, {boxes or f'{run.boxes} boxes'}, {flip}, scale {run.scale}" + (f" ({', '.join(net + size)})"
                                                                                    if net + size else '')
 
-# %% ../../nbs/report/20_tables.ipynb #d2668b2a
+# %% ../../nbs/report/20_tables.ipynb #221444b5
 def caption(number:int, runs:pd.DataFrame, measured:str)->str:
     "What the numbers of a table were measured on, ours and the paper's."
     text = [f"Ours: {setting(runs, 'boxes of the quality named in the row' if number == 3 else None)};",
@@ -342,7 +368,8 @@ def caption(number:int, runs:pd.DataFrame, measured:str)->str:
 
 CAPTIONS = {
     1: "In percent; PCK@0.2 is ours only; ours under GFLOPs are 10⁹ multiply-adds of one pass, the paper's unit is not "
-       "said (E-02).",
+       "said (E-02). For SimpleBaseline and HRNet it is 2³⁰ by HRNet's counter, which counts transposed convolutions "
+       "four times.",
     2: "PCKh@0.5 in percent; Total weighs each joint by how often it is labelled.",
     3: "In percent. Not the paper's comparison, whose rows for two detectors are lost (E-09): our boxes are the true "
        "ones, jittered (standard "
@@ -357,14 +384,31 @@ def commits(runs:pd.DataFrame)->str: # 'c0ffeec0ff (6 runs)'
     count = label.value_counts(sort=False)
     return ', '.join(f"{commit} ({n} run{'s' if n > 1 else ''})" for commit, n in count.items())
 
-# %% ../../nbs/report/20_tables.ipynb #d83aac09
+# %% ../../nbs/report/20_tables.ipynb #2d980a26
+def network_name(config:dict)->str: # of a record
+    "'ResNet-18', 'HRNet-W32'."
+    network = config.get('network', {})
+    kind, _, size = network.get('architecture', 'p2net').partition('-')
+    return f"HRNet-{size.replace('w', 'W', 1)}" if kind == 'hrnet' else f"ResNet-{network.get('depth')}"
+
+def retrained(runs:pd.DataFrame)->str: # '' without rivals
+    "Which networks the rows of rivals are, and what they share with ours."
+    found = runs[runs.experiment.isin(RIVALS)].drop_duplicates('experiment')
+    if found.empty: return ''
+    loss = lambda run: ', all joints in the loss' if flatten(run.config).get('training.alpha', 10) is None else ''
+    names = [f'{name_of(run.experiment)} ({network_name(run.config)}{loss(run)})' for _, run in found.iterrows()]
+    return f"Retrained here, with the policy, people, steps and test recipe of P²Net: {', '.join(names)}."
+
+# %% ../../nbs/report/20_tables.ipynb #57c8ef51
 DASH = '—'
 NAMES = {'p2net': 'P²Net, searched policy', 'hand-made': 'traditional augmentation',
          'no-attention': 'no attention module',
          'no-parallel': 'no parallel fusion', 'no-progressive': 'no progressive fusion', 'no-dilation': 'dilation 1',
          'no-ohkm': 'no mining of hard joints', 'identity': 'no policy', 'frozen-policy': 'start policy, not searched',
          'random-policy': 'random policy', 'randaugment': 'RandAugment', 'trivialaugment': 'TrivialAugment',
-         'mean-pose': 'floor: the mean pose', 'untrained': 'floor: untrained network', 'simplebaseline': 'SimpleBaseline',
+         'mean-pose': 'floor: the mean pose', 'untrained': 'floor: untrained network',
+         'attention-control': 'attention of equal cost, blind', 'parallel-control': 'fusion of equal cost, without exchange',
+         'simplebaseline': 'SimpleBaseline',
          'hrnet': 'HRNet', 'cpn': 'CPN', 'ground-truth': 'true boxes'}
 
 def name_of(experiment:str)->str:
@@ -384,26 +428,26 @@ def spread_shown(metric:str, spread:float)->str: # ' ± 0.4', ' ± —'; nothing
     if metric in ('#Params', 'GFLOPs'): return ''
     return f'\u00a0±\u00a0{DASH if np.isnan(spread) else shown(metric, spread)}'   # not broken over two lines
 
-# %% ../../nbs/report/20_tables.ipynb #2dcf27c9
+# %% ../../nbs/report/20_tables.ipynb #ac96c751
 def lines_of(group:pd.DataFrame, # the cells of one row, in the table's order
              printed:dict, # column -> row -> text as printed
             )->list[list[str]]: # source, a cell a metric, n
     "Up to three lines: paper, ours, and their difference."
     row, gain, lines = group.row.iloc[0], ' - ' in group.experiment.iloc[0], []
     as_printed = [printed.get(m, {}).get(row) for m in group.metric]
-    if gain: lines.append(['paper', *(shown(m, v, True) for m, v in zip(group.metric, group.paper)), ''])
+    if gain and group.paper.notna().any(): lines.append(['paper', *(shown(m, v, True) for m, v in zip(group.metric, group.paper)), ''])
     elif any(c is not None for c in as_printed):
         lines.append(['paper', *('lost' if c == '' else c or '' for c in as_printed), ''])
     if group.n.max() > 0:
         cells = [shown(m, v, gain) + spread_shown(m, s) if not np.isnan(v) else ''
                  for m, v, s in zip(group.metric, group.ours, group.spread)]
-        lines.append(['ours', *cells, str(group.n.max())])
+        lines.append(['retrained here' if group.experiment.iloc[0] in RIVALS else 'ours', *cells, str(group.n.max())])
     if group.delta.notna().any() and not gain:
         delta = group.delta.where(~group.metric.isin(['#Params', 'GFLOPs']))
         lines.append(['Δ', *(shown(m, v, True) for m, v in zip(group.metric, delta)), ''])
     return lines
 
-# %% ../../nbs/report/20_tables.ipynb #7feea733
+# %% ../../nbs/report/20_tables.ipynb #06b258c5
 def laid_out(table:pd.DataFrame, # of `build`
             )->pd.DataFrame: # text: row, source, a column a metric, n
     "The table as it stands on a page."
@@ -418,7 +462,7 @@ def laid_out(table:pd.DataFrame, # of `build`
 def label_of(row:str, group:pd.DataFrame, printed:dict)->str:
     "A row's name: as printed, with the network it was printed for or what of ours stands beside it."
     experiment = group.experiment.iloc[0]
-    if group.n.max() > 0: words = [name_of(experiment)]
+    if group.n.max() > 0 and experiment not in RIVALS: words = [name_of(experiment)]
     else: words = [t for c in ('Backbone', 'Input size') if (t := printed.get(c, {}).get(row)) not in (None, '-', '')]
     return words[0] if row == experiment else ': '.join([row.replace(' - ', ' − '), ', '.join(words)] if words else [row])
 
@@ -437,11 +481,11 @@ def pipe_table(table:pd.DataFrame, left:tuple|None=('', 'source'), # columns of 
 
 def roman(number:int)->str: return ('I', 'II', 'III', 'IV', 'V', 'VI')[number - 1]
 
-# %% ../../nbs/report/20_tables.ipynb #1f002b07
+# %% ../../nbs/report/20_tables.ipynb #8256c99c
 def under(table:pd.DataFrame)->list[str]: # lines of text
-    "What stands under a table: commits and remarks."
+    "What stands under a table: rivals, commits and remarks."
     remarks = [f"No complete run of: {'; '.join(table.attrs['remarks'])}."] if table.attrs['remarks'] else []
-    return [f"Records of commit {table.attrs['commits']}.", *remarks]
+    return [*filter(None, [table.attrs['retrained']]), f"Records of commit {table.attrs['commits']}.", *remarks]
 
 def as_markdown(table:pd.DataFrame)->Markdown: # of `build`
     "A table for a notebook or a README."
@@ -472,18 +516,20 @@ def no_records(error:RunsMissing)->str:
     what = str(error)[0].upper() + str(error)[1:]
     return f"{what}.\n" if error.wanted is None else f"No records yet. {what}. They are made by\n\n    {error.command}\n"
 
-# %% ../../nbs/report/20_tables.ipynb #add54616
+# %% ../../nbs/report/20_tables.ipynb #190f3e5f
 def in_words(number:int, # 4, 5 or 6
-             folder:str|Path|None=None, metric:str='AP', **options)->Markdown:
+             folder:str|Path|None=None, metric:str='AP',
+             without:str|None=None, # experiment; None: the table's row Ours*
+             **options)->Markdown:
     "The gain of a component with its spread and the seeds that agree, beside the paper's."
     layout = LAYOUTS[number]
-    full, without = layout.required
+    full, without = layout.required[0], without or layout.required[1]
     try: runs, _ = table_runs(folder or records_folder(), [full, without], **options)
     except RunsMissing as error: return Markdown(no_records(error))
     x, printed = gains(runs, layout.metrics, full, without)[metric], numbers(load_claims(number))
     spread = f'± {x.std(ddof=1):.1f} ' if len(x) > 1 else ''
     paper = "The paper doesn't have it."
-    if metric in printed:
+    if metric in printed and layout.rows[without]:
         paper = f"The paper: {shown(metric, printed[metric]['Ours'] - printed[metric]['Ours*'], True)}, one run each."
     seeds = f"{len(x)} seed{'s' if len(x) > 1 else ''}"
     return Markdown(f"{name_of(full)} against {name_of(without)}: **{shown(metric, x.mean(), True)} {spread}{metric}** "
