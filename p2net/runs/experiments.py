@@ -167,11 +167,11 @@ class Place:
     def folder(self, config:Config)->Path: return record_folder(self.root, config)
     def workshop(self, config:Config)->Path: return record_folder(self.work, config)
 
-# %% ../../nbs/runs/70_experiments.ipynb #1df1a1df
+# %% ../../nbs/runs/70_experiments.ipynb #20a2f28b
 def size_of(model:nn.Module, config:Config)->dict:
-    "Parameters and multiply-adds of one pass, as the cost of a record has them."
+    "Parameters and multiply-adds of one pass, plain and by HRNet's counter, as the cost of a record has them."
     cost = count(model, config.data.input_size)
-    return dict(parameters=cost.parameters, gmac=cost.gmac)
+    return dict(parameters=cost.parameters, gmac=cost.gmac, hrnet_counter=cost.hrnet_counter)
 
 def measured(model:nn.Module, config:Config, people:RunPeople, device='cpu', **changes)->tuple[dict, Predictions]:
     "Metrics on the held-out people by the config's test recipe, changed by `changes`."
