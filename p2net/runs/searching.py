@@ -66,14 +66,14 @@ def make_policy(search:SearchConfig)->Policy:
     return Policy(operations=dict(dada15=DADA15, pose16=POSE16)[search.operations], sub_policies=search.sub_policies,
                   tau=search.tau)
 
-# %% ../../nbs/runs/60_searching.ipynb #759901f6
+# %% ../../nbs/runs/60_searching.ipynb #b3438a48
 class Searcher:
     "The experiment `search`: halves of the people, a network, a policy, and the steps that move them."
     def __init__(self,
                  config:Config,
                  pack:Pack, # the search people
                  work:str|Path, # folder of the state that resuming reads
-                 warm_ups:str|Path|None=None, # folder in which searches that begin alike share their warm-up; None: each has its own
+                 warm_ups:str|Path|None=None, # folder where searches that begin alike share a warm-up; None: each its own
                  progress:bool=True):
         s, self.config, self.progress = config.search, config, progress
         self.pack, self.work, self.warm_ups = pack, Path(work), warm_ups and Path(warm_ups)

@@ -73,7 +73,7 @@ def load_weights(model:nn.Module, path:str|Path)->None:
                              f"{tuple(tensor.shape)}; were they trained with other network settings?")
     model.load_state_dict({k: found[k] for k in wanted})
 
-# %% ../../nbs/runs/50_training.ipynb #649238db
+# %% ../../nbs/runs/50_training.ipynb #438f854b
 class Trainer:
     "Trains `model` on the people of `pack` under `policy`, IV.A.2."
     def __init__(self,
@@ -94,33 +94,36 @@ class Trainer:
         self.batches = Batches(len(pack), min(self.training.batch, len(pack)), config.seed)
         self.step_done, self.history, self.seconds = 0, [], 0.
 
-    def batch(self, step:int)->tuple[Tensor, Tensor, Tensor]: # x, target, weight of this process's share
-        "People of step `step`, augmented, with their targets."
-        per_epoch = self.batches.per_epoch
-        indices = self.batches.epoch(step//per_epoch)[step % per_epoch]
-        gen = generator(self.config.seed, 'training', step)
-        draws = self.policy.sample(len(indices), gen)
-        flip, scale = base_draws(len(indices), self.training, gen)
-        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        draws = type(draws)(*(d[mine] for d in draws))
-        x, joints, visibility = crop_people(self.pack, indices[mine], draws, self.policy.operations,
-                                            flip[mine], scale[mine])
-        target, weight = targets(joints, visibility, self.pack.input_size, self.training.sigma)
-        return x.contiguous(memory_format=torch.channels_last), target, weight
+# %% ../../nbs/runs/50_training.ipynb #0407abda
+def _batch(self, step:int)->tuple[Tensor, Tensor, Tensor]: # x, target, weight of this process's share
+    "People of step `step`, augmented, with their targets."
+    per_epoch = self.batches.per_epoch
+    indices = self.batches.epoch(step//per_epoch)[step % per_epoch]
+    gen = generator(self.config.seed, 'training', step)
+    draws = self.policy.sample(len(indices), gen)
+    flip, scale = base_draws(len(indices), self.training, gen)
+    mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+    draws = type(draws)(*(d[mine] for d in draws))
+    x, joints, visibility = crop_people(self.pack, indices[mine], draws, self.policy.operations, flip[mine], scale[mine])
+    target, weight = targets(joints, visibility, self.pack.input_size, self.training.sigma)
+    return x.contiguous(memory_format=torch.channels_last), target, weight
 
-    def step(self, x:Tensor, target:Tensor, weight:Tensor)->Tensor: # the loss, detached
-        "One forward and backward pass and one Adam step."
-        self.model.train()
-        for group in self.optimizer.param_groups: group['lr'] = learning_rate(self.step_done, self.training)
-        x, target, weight = (t.to(self.device, non_blocking=True) for t in (x, target, weight))
-        with autocast(self.training.precision, self.device): outputs = self.model(x)
-        loss = pose_loss(outputs, target, weight, alpha=self.training.alpha or target.shape[1])
-        self.accelerator.backward(loss)
-        if self.training.clip: self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.step_done += 1
-        return loss.detach()
+# %% ../../nbs/runs/50_training.ipynb #e6c470b9
+def _step(self, x:Tensor, target:Tensor, weight:Tensor)->Tensor: # the loss, detached
+    "One forward and backward pass and one Adam step."
+    self.model.train()
+    for group in self.optimizer.param_groups: group['lr'] = learning_rate(self.step_done, self.training)
+    x, target, weight = (t.to(self.device, non_blocking=True) for t in (x, target, weight))
+    with autocast(self.training.precision, self.device): outputs = self.model(x)
+    loss = pose_loss(outputs, target, weight, alpha=self.training.alpha or target.shape[1])
+    self.accelerator.backward(loss)
+    if self.training.clip: self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip)
+    self.optimizer.step()
+    self.optimizer.zero_grad()
+    self.step_done += 1
+    return loss.detach()
+
+Trainer.batch, Trainer.step = _batch, _step
 
 # %% ../../nbs/runs/50_training.ipynb #4770c380
 def _checkpoint(self)->Path:
