@@ -1,5 +1,6 @@
 """Evaluation as the field does it: the figures of HRNet's and of coco-analyze's own code on real people."""
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from samples import sample
 
 from p2net.evaluation.average_precision import coco_results, keypoint_ap
+from p2net.evaluation.bootstrap import read_people, values
 from p2net.evaluation.decoding import person_score
 from p2net.evaluation.errors import KINDS, error_kinds
 from p2net.evaluation.nms import oks_nms
@@ -71,3 +73,13 @@ def test_error_types_as_the_authors_code_names_them():
     found[taken] = true[other][taken] + rng.normal(0, 2, (taken.sum(), 2))
     kinds = error_kinds(found, true, v, area, image, sk)
     assert {k: int((kinds == n).sum()) for n, k in enumerate(KINDS)} == dict(good=915, jitter=214, inversion=126, swap=66, miss=236)
+
+
+RECORDS = Path(__file__).resolve().parents[1]/'paper_results'/'runs'
+
+
+@pytest.mark.parametrize('path', sorted(RECORDS.rglob('people.csv')), ids=lambda p: '/'.join(p.parts[-4:-1]))
+def test_the_people_beside_a_record_add_up_to_it(path):
+    people, metrics = read_people(path.parent), json.loads((path.parent/'record.json').read_text())['metrics']
+    for metric in ('AP', 'AP50', 'AP75', 'AR', 'PCK@0.2', 'PCKh@0.5'):
+        if metric in metrics: assert values(people, metric, np.ones((1, len(people))))[0] == pytest.approx(metrics[metric], abs=1e-12)
