@@ -84,20 +84,17 @@ def mixed(policy:Policy,
     for c_k, k in zip(c.unbind(1), top.unbind(1)): total = add(total, softened(policy, noise, k, once, const), c_k)
     return total
 
-# %% ../../nbs/da2/42_estimators.ipynb #036c28f3
+# %% ../../nbs/da2/42_estimators.ipynb #3fa6c464
 class Exact(StraightThrough):
     "Eq. (11) by differentiating twice: of Eq. (4) as printed ('soft'), or of the expansion around the throw ('hard')."
     def __init__(self,
-                 policy:Policy,
-                 augment:Callable, # (batch, draws, rows) -> inputs, target
-                 loss:Callable, # (model, inputs, target) -> (n,) losses
-                 candidates:int=4, # M: sub-policies in the sum of Eq. (4); K for all
-                 const:float=1., # the constant of Eq. (8)
+                 *args, # policy, augment, loss: as `StraightThrough` has them
                  magnitude:str='exact', # 'constant': Eq. (8)
                  forward:str='soft', # what the network trains on: 'soft', the blend, or 'hard', the throw
+                 **options, # candidates and const of `StraightThrough`
                 ):
         if forward not in ('soft', 'hard'): raise ValueError(f"forward must be 'soft' or 'hard', got {forward!r}")
-        super().__init__(policy, augment, loss, candidates, const, magnitude)
+        super().__init__(*args, magnitude=magnitude, **options)
         self.forward = forward
 
     def expand(self, noise:Noise, view:Callable): # inputs, target with their slopes in pi, p and m
@@ -136,15 +133,16 @@ def backward(self, h:list[Tensor], zeta:float)->dict:
     for d, g in zip(self.policy.parameters(), h): d.grad = -zeta*g
     return {}
 
-# %% ../../nbs/da2/42_estimators.ipynb #71403fdd
+# %% ../../nbs/da2/42_estimators.ipynb #4c73cb0c
 class Unrolled(Exact):
     "Eq. (9) with T steps of Eq. (10) in place of the argmin, differentiated as a whole."
-    def __init__(self, policy:Policy, augment:Callable, loss:Callable, candidates:int=4, const:float=1.,
-                 magnitude:str='exact', forward:str='soft',
+    def __init__(self,
+                 *args, # policy, augment, loss
                  steps:int=3, # T
+                 **options, # of `Exact`
                 ):
         if steps < 1: raise ValueError(f"unrolling needs at least 1 step, got {steps}")
-        super().__init__(policy, augment, loss, candidates, const, magnitude, forward)
+        super().__init__(*args, **options)
         self.steps = steps
 
     def throw(self, batch, n:int, gen:torch.Generator): # -> inputs, target for the training step: the first of T

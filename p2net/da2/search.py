@@ -281,7 +281,7 @@ def backward(self,
     (-zeta*(advantage*log_q).mean()).backward()
     return dict(snr=signal_to_noise(self.draws.k.reshape(advantage.shape), advantage, self.policy.pi.detach()))
 
-# %% ../../nbs/da2/40_search.ipynb #18d76eac
+# %% ../../nbs/da2/40_search.ipynb #0ed573c2
 ESTIMATORS = {'paired': Paired, 'straight-through': StraightThrough}
 
 
@@ -292,7 +292,7 @@ def make_estimator(estimator, # a name of ESTIMATORS, or an object with the meth
     "The estimator of this name."
     if not isinstance(estimator, str): return estimator
     if estimator not in ESTIMATORS: raise ValueError(f"estimator must be {' or '.join(map(repr, ESTIMATORS))}, got {estimator!r}")
-    takes = {name: set(inspect.signature(c).parameters) for name, c in ESTIMATORS.items()}
+    takes = {name: {o for k in c.__mro__ for o in inspect.signature(k.__init__).parameters} for name, c in ESTIMATORS.items()}
     strange = [o for o in options if not any(o in t for t in takes.values())]
     if strange: raise ValueError(f"no estimator has an option {strange[0]!r}")
     return ESTIMATORS[estimator](policy, augment, loss, **{o: value for o, value in options.items() if o in takes[estimator]})
