@@ -39,7 +39,8 @@ class DataConfig(Strict):
 
 # %% ../../nbs/runs/10_config.ipynb #249bb8fe
 Switch = Literal[True, False, 'control']               # in, out, or plain convolutions of equal cost, C-83
-HAS = {'simplebaseline': ('depth', 'width', 'trunk', 'weights'), 'cpn': ('depth', 'width', 'trunk', 'weights'),  # of NetworkConfig's
+# of NetworkConfig's
+HAS = {'simplebaseline': ('depth', 'width', 'trunk', 'weights'), 'cpn': ('depth', 'width', 'trunk', 'weights'),
        'hrnet-w18-small-v2': ('weights',), 'hrnet-w32': ('weights',), 'hrnet-w48': ('weights',)}  # fields; P²Net has all
 
 class NetworkConfig(Strict):
@@ -59,7 +60,8 @@ class NetworkConfig(Strict):
         "Refuse a setting that the architecture does not have, so that no record tells of one that did nothing."
         for name, value in self.settings(own=False).items():
             idle = None if name in ('depth', 'width') else type(self).model_fields[name].default
-            if value != idle: raise ValueError(f"{name} is no setting of {self.architecture}; leave it at {json.dumps(idle)}")
+            if value != idle:
+                raise ValueError(f"{name} is no setting of {self.architecture}; leave it at {json.dumps(idle)}")
         for name in ('depth', 'width'):
             if self.settings().get(name, 0) is None: raise ValueError(f"{name} of {self.architecture} must be a number")
         return self
@@ -88,7 +90,8 @@ class SearchConfig(Strict):
     warmup_steps: Annotated[int, Field(ge=0)] = 200     # with the start policy, before the policy moves
     steps: Count = 150                                  # of the policy
     log_every: Count = 5                                # steps between two entries of policy.csv
-    plant: Literal['turned', 'dark', 'inverted', 'moved']|None = None  # what is done to the people that judge: the falsifiable test
+    # what is done to the people that judge: the falsifiable test
+    plant: Literal['turned', 'dark', 'inverted', 'moved']|None = None
 
 # %% ../../nbs/runs/10_config.ipynb #e382ea2b
 class TrainingConfig(Strict):
@@ -173,7 +176,8 @@ def parse_override(text:str, # 'training.lr=3e-4'
                   )->dict: # {'training': {'lr': 3e-4}}
     "One override of the command line; the value is read as YAML."
     path, sep, value = text.partition('=')
-    if not sep or not path: raise ValueError(f"override {text!r}: write it as section.field=value, for example training.lr=3e-4")
+    if not sep or not path:
+        raise ValueError(f"override {text!r}: write it as section.field=value, for example training.lr=3e-4")
     value = yaml.safe_load(value)
     if isinstance(value, str):  # YAML 1.1 reads 3e-4 as a word
         try: value = float(value)
@@ -211,6 +215,8 @@ def read_settings(file:str|Path)->dict:
     try: settings = yaml.safe_load(Path(file).read_text(encoding='utf-8'))
     except FileNotFoundError: raise FileNotFoundError(f"config file {file}: not found") from None
     except IsADirectoryError: raise IsADirectoryError(f"config file {file}: is a folder, expected a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error: raise ValueError(f"config file {file}: not YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(settings, dict): raise ValueError(f"config file {file}: expected settings as 'section:' and 'field: value' lines")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config file {file}: not YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"config file {file}: expected settings as 'section:' and 'field: value' lines")
     return settings

@@ -22,7 +22,8 @@ from ..people.folder import find_people
 from ..people.person import transform
 from .config import Config, make_config, merge, read_settings
 from .data import RunPeople, load_people
-from .evaluating import (BREAKDOWN, Predictions, box_quality, by_person, ladder, measure, predict, taken_apart, to_image,
+from .evaluating import (BREAKDOWN, Predictions, box_quality, by_person, ladder, measure, predict,
+                                   taken_apart, to_image,
                                      write_examples)
 from .record import environment, make_record, peak_memory_mib, read_record, record_folder, write_record, write_rows, write_whole
 from .searching import Searcher
@@ -54,10 +55,12 @@ def _control(name, policy, what, serves='Table IV'): return Experiment(name, wha
 # %% ../../nbs/runs/70_experiments.ipynb #7032b136
 _same = 'in the same pipeline, with the policy found'
 RIVALS = (
-    _ablation('simplebaseline', f'SimpleBaseline {_same}', 'Tables I, II', network=dict(architecture='simplebaseline'), training=dict(alpha=None)),
+    _ablation('simplebaseline', f'SimpleBaseline {_same}', 'Tables I, II', network=dict(architecture='simplebaseline'),
+              training=dict(alpha=None)),
     _ablation('cpn', f'CPN {_same}', 'Table I', network=dict(architecture='cpn')),
     Experiment('hrnet', f'HRNet {_same}', 'train', 'Tables I, II',
-               dict(network=dict(architecture='hrnet-w32', depth=None, width=None), training=dict(alpha=None)), ('search',),
+               dict(network=dict(architecture='hrnet-w32', depth=None, width=None),
+                    training=dict(alpha=None)), ('search',),
                at={'tiny': dict(network=dict(architecture='hrnet-w18-small-v2'))}),
 )
 
@@ -75,8 +78,10 @@ EXPERIMENTS = {e.name: e for e in (
     _ablation('no-progressive', 'without progressive fusion', 'ablation chart', network=dict(progressive=False)),
     _ablation('no-dilation', 'plain bottlenecks', 'ablation chart', network=dict(dilation=1)),
     _ablation('no-ohkm', 'all joints in the second loss, no mining', 'ablation chart', training=dict(alpha=None)),
-    _ablation('attention-control', 'attention modules that see a constant: equal cost', 'Table V', network=dict(attention='control')),
-    _ablation('parallel-control', 'parallel fusion of each level with itself: equal cost', 'Table VI', network=dict(parallel='control')),
+    _ablation('attention-control', 'attention modules that see a constant: equal cost', 'Table V',
+              network=dict(attention='control')),
+    _ablation('parallel-control', 'parallel fusion of each level with itself: equal cost', 'Table VI',
+              network=dict(parallel='control')),
     *RIVALS,
     _control('identity', 'identity', 'mirror and scale only, no policy'),
     _control('frozen-policy', 'frozen', 'the start policy: pi uniform, p = m = 0.5'),
@@ -273,7 +278,8 @@ def ladder_run(config:Config, people:RunPeople, place:Place)->dict:
     start, device = time.perf_counter(), 'cuda' if torch.cuda.is_available() else 'cpu'
     model = make_network(config, len(people.skeleton))
     load_weights(model, trained_weights(config, place))
-    metrics = ladder(model.to(device), people.val, config.evaluation, config.training.sigma, config.seed, config.data.padding, device)
+    metrics = ladder(model.to(device), people.val, config.evaluation, config.training.sigma, config.seed,
+                     config.data.padding, device)
     return dict(metrics=metrics, cost=dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start))
 
 # %% ../../nbs/runs/70_experiments.ipynb #32d182c1
