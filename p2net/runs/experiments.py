@@ -147,8 +147,7 @@ def searched_policy(root:Path, config:Config)->Path: # policy.json
     if not path.exists():
         data = '' if config.data.source == 'rendered' else f' --data {config.data.source}'
         raise FileNotFoundError(f"{config.experiment}: no policy at {path}; run `p2net search --scale {config.scale} "
-                                f"--seeds {config.seed}{data}` first, "
-                                "with the same --out")
+                                f"--seeds {config.seed}{data}` first, with the same --out")
     return path
 
 def policy_of(config:Config, root:Path):
