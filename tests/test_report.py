@@ -258,3 +258,30 @@ def test_records_folder_follows_the_environment(monkeypatch, tmp_path):
     assert claims.records_folder() == HERE.parent/'runs'/'records'
     monkeypatch.setenv('P2NET_RECORDS', str(tmp_path))
     assert claims.records_folder() == tmp_path
+
+
+# -- intervals
+
+def write_people(folder, right, people=60):
+    "An invented people.csv: `right` of 10 joints near enough on average, two people an image."
+    rng = np.random.default_rng(int(10*right))
+    rows = pd.DataFrame({'image_id': np.arange(people)//2, 'person_id': np.arange(people), 'PCK@0.2': rng.binomial(10, right, people), 'PCK@0.2/asked': 10})
+    rows.to_csv(folder/'people.csv', index=False)
+
+
+def test_a_gain_has_an_interval_where_both_runs_left_their_people(records):
+    folders = {e: [records/f'tiny/{e}/{s}' for s in range(3)] for e in ('p2net', 'hand-made')}
+    gain = lambda metric: cell(build(4, records), 'Ours - Ours*', metric)
+    assert np.isnan(gain('PCK@0.2').low) and '95 %:' in as_markdown(build(4, records)) and '| 95 % |' not in as_markdown(build(4, records))
+    for n, (experiment, right) in enumerate((('p2net', .8), ('hand-made', .5))):
+        for folder in folders[experiment]: write_people(folder, right)
+        assert np.isnan(gain('PCK@0.2').low) == (n == 0)               # one side alone has none
+    assert 20 < gain('PCK@0.2').low < 30 < gain('PCK@0.2').high < 40   # of 0.8 - 0.5, in percent
+    assert np.isnan(gain('APM').low)                                   # COCO matches anew for each range of sizes
+    assert '| 95 % |' in as_markdown(build(4, records))
+    assert 'interval over the people +2' in tables.in_words(4, records, 'PCK@0.2')
+    shutil.rmtree(folders['hand-made'][1])
+    write_mini(records, 'hand-made', 1)
+    assert np.isnan(gain('PCK@0.2').low)                               # nor do three seeds of which one is old
+    write_people(folders['hand-made'][1], .5, people=50)
+    with pytest.raises(ValueError, match='judged different people'): build(4, records)
