@@ -29,9 +29,9 @@ from .config import EvaluationConfig
 from .data import crop_people
 
 # %% auto #0
-__all__ = ['COCO17', 'BOX_LEVELS', 'BREAKDOWN', 'Predictions', 'to_image', 'crops', 'predict', 'coco_columns', 'coco_people',
-           'ground_truth', 'average_precision', 'measure', 'near_enough', 'by_person', 'worse_boxes', 'with_boxes',
-           'box_quality', 'climbed', 'results_of', 'frame_area', 'suppressed', 'ladder', 'taken_apart',
+__all__ = ['COCO17', 'BOX_LEVELS', 'BREAKDOWN', 'Predictions', 'to_image', 'crops', 'predict', 'judged', 'coco_columns', 'torsos',
+           'coco_people', 'ground_truth', 'average_precision', 'measure', 'near_enough', 'by_person', 'worse_boxes',
+           'with_boxes', 'box_quality', 'climbed', 'results_of', 'frame_area', 'suppressed', 'ladder', 'taken_apart',
            'write_examples']
 
 # %% ../../nbs/runs/40_evaluating.ipynb #4d73c9ab
@@ -87,24 +87,34 @@ def predict(model:nn.Module, # x (B, 3, H, W) -> heatmaps or Heatmaps
     crop = np.concatenate(crop)
     return Predictions(to_image(pack, crop), np.concatenate(scores), crop)
 
-# %% ../../nbs/runs/40_evaluating.ipynb #07c03abe
+# %% ../../nbs/runs/40_evaluating.ipynb #672812ce
 COCO17 = SKELETONS['coco17']
 
-def coco_columns(skeleton:Skeleton)->list[int]|None:
-    "Where COCO's 17 joints are among the skeleton's; None where one is missing."
-    return [skeleton.index(j) for j in COCO17.joints] if set(COCO17.joints) <= set(skeleton.joints) else None
+def judged(skeleton:Skeleton)->Skeleton|None:
+    "The joints that AP is taken over: COCO's, or all of an own skeleton; None for MPII's and LSP's, which have no AP."
+    if set(COCO17.joints) <= set(skeleton.joints): return COCO17
+    return None if skeleton.name in SKELETONS else skeleton
 
-def coco_people(pack:Pack, columns:list[int])->list[Person]: # with COCO's 17 joints, image px
+def coco_columns(skeleton:Skeleton)->list[int]|None:
+    "Where the joints that AP is taken over are among the skeleton's; None where there is no AP."
+    return [skeleton.index(j) for j in judged(skeleton).joints] if judged(skeleton) else None
+
+def torsos(true:np.ndarray, visibility:np.ndarray, skeleton:Skeleton)->np.ndarray: # (n,) pixels
+    "The unit of PCK; nan where the skeleton has no torso."
+    return torso_size(true, visibility, skeleton) if skeleton.torso else np.full(len(true), np.nan)
+
+# %% ../../nbs/runs/40_evaluating.ipynb #9e2e0a61
+def coco_people(pack:Pack, columns:list[int])->list[Person]: # with the joints of these columns, image px
     "The people of `pack` as COCO's evaluation wants them."
     joints, v = transform(pack.to_image, pack.joints)[:, columns], pack.visibility[:, columns]
     return [Person(str(pack.image_id[i]), pack.bbox[i], joints[i], v[i], float(pack.area[i]), int(pack.image_id[i]),
                    int(pack.person_id[i]))
             for i in range(len(pack))]
 
-# %% ../../nbs/runs/40_evaluating.ipynb #12a64ab3
+# %% ../../nbs/runs/40_evaluating.ipynb #22ff4723
 def ground_truth(pack:Pack, columns:list[int])->dict:
     "The people of `pack` as COCO's dictionary, in memory."
-    return to_coco(coco_people(pack, columns), COCO17, size_of=lambda path: (0, 0))      # nobody asks for the size
+    return to_coco(coco_people(pack, columns), judged(pack.skeleton), size_of=lambda path: (0, 0))      # nobody asks for the size
 
 def average_precision(pack:Pack, predictions:Predictions, box_score:np.ndarray|float=1.)->dict[str, float]:
     "AP and AR of the people of `pack`; empty where they lack COCO's joints or areas."
@@ -112,18 +122,19 @@ def average_precision(pack:Pack, predictions:Predictions, box_score:np.ndarray|f
     if columns is None or not np.isfinite(pack.area).all(): return {}
     results = coco_results(pack.image_id, predictions.joints[:, columns], predictions.scores[:, columns],
                            predictions.score(box_score))
-    return keypoint_ap(ground_truth(pack, columns), results)
+    return keypoint_ap(ground_truth(pack, columns), results, judged(pack.skeleton).sigmas)
 
 def measure(pack:Pack, # held-out people
             predictions:Predictions)->dict[str, float]: # metric -> value in [0, 1]
     "Every metric that these people allow."
     true, sk = transform(pack.to_image, pack.joints), pack.skeleton
-    out = average_precision(pack, predictions) | pck_table(predictions.joints, true, pack.visibility > 0, sk)
+    out = average_precision(pack, predictions)
+    if sk.torso: out |= pck_table(predictions.joints, true, pack.visibility > 0, sk)
     if np.isfinite(pack.head_size).any():
         out |= pckh_table(predictions.joints, true, pack.visibility > 0, pack.head_size, sk, (.5, .1))
     return out
 
-# %% ../../nbs/runs/40_evaluating.ipynb #f2029004
+# %% ../../nbs/runs/40_evaluating.ipynb #47ed37c4
 def near_enough(name:str, # 'PCK@0.2' | 'PCKh@0.5'
                 pack:Pack, joints:np.ndarray, true:np.ndarray, norm:np.ndarray)->dict[str, np.ndarray]: # name, name/asked -> (n,)
     "How many joints of each person are found, of how many."
@@ -137,9 +148,9 @@ def by_person(pack:Pack, predictions:Predictions)->list[dict]: # a row a person
     table = dict(image_id=pack.image_id, person_id=pack.person_id, area=pack.area, score=predictions.score())
     if columns is not None and np.isfinite(pack.area).all():
         results = coco_results(pack.image_id, joints[:, columns], predictions.scores[:, columns], table['score'])
-        table['OKS'] = oks(joints[:, columns], true[:, columns], pack.visibility[:, columns], pack.area)
-        table['matches'] = [''.join('-ny'[m + 1] for m in row) for row in matches(ground_truth(pack, columns), results)]
-    table |= near_enough('PCK@0.2', pack, joints, true, torso_size(true, pack.visibility, sk))
+        table['OKS'] = oks(joints[:, columns], true[:, columns], pack.visibility[:, columns], pack.area, judged(sk).sigmas)
+        table['matches'] = [''.join('-ny'[m + 1] for m in row) for row in matches(ground_truth(pack, columns), results, judged(sk).sigmas)]
+    table |= near_enough('PCK@0.2', pack, joints, true, torsos(true, pack.visibility, sk))
     if np.isfinite(pack.head_size).any(): table |= near_enough('PCKh@0.5', pack, joints, true, pack.head_size)
     return [{k: v.item() if hasattr(v, 'item') else v for k, v in zip(table, row)} for row in zip(*table.values())]
 
@@ -170,7 +181,7 @@ def with_boxes(pack:Pack, boxes:np.ndarray, padding:float=1.25)->Pack:
     scale = np.linalg.norm(to_canvas[:, :, 0], axis=-1, keepdims=True)
     return replace(pack, center=transform(to_canvas, center[:, None])[:, 0], size=size*scale)
 
-# %% ../../nbs/runs/40_evaluating.ipynb #cac616b6
+# %% ../../nbs/runs/40_evaluating.ipynb #8efd9458
 def box_quality(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=EvaluationConfig(), sigma:float|None=None,
                 seed:int=0, padding:float=1.25, device:str|torch.device='cpu')->dict[str, float]: # 'AP/<level>', 'box_AP/<level>'
     "AP of the poses, and of the boxes themselves, at each level of box quality."
@@ -183,7 +194,7 @@ def box_quality(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=Evaluati
         part = with_boxes(pack, boxes, padding).take(rows)
         found = predict(model, part, evaluation, sigma, device)
         results = coco_results(part.image_id, found.joints[:, columns], found.scores[:, columns], found.score())
-        out[f'AP/{level}'] = keypoint_ap(truth, results)['AP']
+        out[f'AP/{level}'] = keypoint_ap(truth, results, judged(pack.skeleton).sigmas)['AP']
         out[f'box_AP/{level}'] = box_ap(truth, box_results(part.image_id, boxes[rows], found.score()))['AP']
     return out
 
@@ -206,7 +217,7 @@ def climbed(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=EvaluationCo
     whole = {name: [np.concatenate(part) for part in zip(*pairs)] for name, pairs in parts.items()}
     return {name: Predictions(to_image(pack, crop), scores, crop) for name, (crop, scores) in whole.items()}, ms
 
-# %% ../../nbs/runs/40_evaluating.ipynb #528aace0
+# %% ../../nbs/runs/40_evaluating.ipynb #95a347b4
 def results_of(pack:Pack, predictions:Predictions)->list[dict]: # COCO's
     "What was found, as COCO's list of results."
     columns = coco_columns(pack.skeleton)
@@ -224,7 +235,7 @@ def suppressed(model:nn.Module, pack:Pack, once:Predictions, evaluation:Evaluati
     again = with_boxes(pack, worse_boxes(pack, 'jitter-10', np.random.default_rng((seed, 1)))[0], padding)
     both = first + results_of(again, predict(model, again, evaluation, sigma, device))
     ways = {'nms': left, 'twice': both, 'twice-nms': oks_nms(both, np.concatenate([frame_area(pack), frame_area(again)]))}
-    return {f'AP/{name}': keypoint_ap(truth, results)['AP'] for name, results in ways.items()}, 1000*seconds/len(pack)
+    return {f'AP/{name}': keypoint_ap(truth, results, judged(pack.skeleton).sigmas)['AP'] for name, results in ways.items()}, 1000*seconds/len(pack)
 
 # %% ../../nbs/runs/40_evaluating.ipynb #dc5af6a8
 def ladder(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=EvaluationConfig(), sigma:float|None=None, seed:int=0,
@@ -240,13 +251,13 @@ def ladder(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=EvaluationCon
     precision, more = suppressed(model, pack, found['shift'], evaluation, sigma, seed, padding, device)
     return out | precision | {'ms/nms': ms['nms'] + more}
 
-# %% ../../nbs/runs/40_evaluating.ipynb #9e1a5586
+# %% ../../nbs/runs/40_evaluating.ipynb #6c3c7edb
 BREAKDOWN = 'breakdown.csv'
 
 def taken_apart(pack:Pack, predictions:Predictions)->list[dict]: # rows of breakdown.csv
     "PCK@0.2 and kinds of error in every division of the held-out people."
     true, v, sk = transform(pack.to_image, pack.joints), pack.visibility, pack.skeleton
-    error = scaled_error(predictions.joints, true, v > 0, torso_size(true, v, sk))
+    error = scaled_error(predictions.joints, true, v > 0, torsos(true, v, sk))
     known = np.isfinite(pack.area).all() and (pack.area > 0).all()                # without an area, no kinds
     kinds = error_kinds(predictions.joints, true, v, pack.area, pack.image_id, sk) if known else None
     return breakdown(v, pack.area, pack.image_id, sk, error, .2, kinds)
