@@ -29,7 +29,7 @@ __all__ = ['UNITS', 'start_of', 'where_it_is', 'noise_search', 'Search', 'read_s
            'plot_path', 'plot_strength', 'example_people', 'draws_of', 'draw_strip', 'in_short', 'recipe', 'passes',
            'other_seeds', 'verdict', 'small_print', 'draw_moves', 'draw_recipes', 'policy_card']
 
-# %% ../../nbs/report/40_card.ipynb #be31afbb
+# %% ../../nbs/report/40_card.ipynb #eab186a1
 def start_of(found:Policy)->Policy:
     "The policy that the search of this one started from."
     names = [o.name for o in found.operations]
@@ -41,7 +41,7 @@ def where_it_is(policy:Policy, step:int)->dict:
     "The columns of a path: step, entropy, drift and the share of every operation."
     return dict(step=step, entropy=policy.entropy(), drift=policy.drift(), **policy.shares())
 
-
+# %% ../../nbs/report/40_card.ipynb #05db040a
 def noise_search(found:Policy, # gives the search space and the start
                  settings:dict, # config['search'] of a record
                  seed:int, # of the noise
@@ -60,7 +60,7 @@ def noise_search(found:Policy, # gives the search space and the start
         if step % settings['log_every'] == 0 or step == settings['steps']: rows.append(where_it_is(policy, step))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/report/40_card.ipynb #95352b8d
+# %% ../../nbs/report/40_card.ipynb #c09be8e5
 @dataclass
 class Search:
     "What a search left."
@@ -75,7 +75,7 @@ class Search:
     @property
     def name(self)->str: return f"{self.record['experiment']}, seed {self.record['seed']}"
 
-
+# %% ../../nbs/report/40_card.ipynb #ae83c08e
 def read_search(folder:str|Path)->Search:
     "A folder of a search; a file that it lacks is an error that names it."
     folder, record = Path(folder), read_record(folder)
@@ -86,7 +86,7 @@ def read_search(folder:str|Path)->Search:
     return Search(folder, record, policy, pd.concat([pd.DataFrame([start]), path], ignore_index=True),
                   Policy.from_json(folder/'policy.json'))
 
-# %% ../../nbs/report/40_card.ipynb #ab4b63ba
+# %% ../../nbs/report/40_card.ipynb #ea072a47
 def control_of(search:Search)->Search|None:
     "The same search without the plant, where its record is complete and its settings are the same."
     if not search.settings.get('plant'): return None
@@ -97,7 +97,7 @@ def control_of(search:Search)->Search|None:
     same = {**control.settings, 'plant': search.settings['plant']} == search.settings
     return control if same and control.record['status'] == 'complete' else None
 
-
+# %% ../../nbs/report/40_card.ipynb #fc56361e
 def noise_of(search:Search, count:int)->list[pd.DataFrame]:
     "Paths of `count` searches on noise; none for an estimator that isn't the paired one."
     if search.settings.get('estimator') != 'paired': return []
@@ -144,7 +144,7 @@ def plot_strength(search:Search, control:Search|None, noise:list[pd.DataFrame], 
               handlelength=1.5)
     return ax
 
-# %% ../../nbs/report/40_card.ipynb #21ceba64
+# %% ../../nbs/report/40_card.ipynb #f1a31a0b
 def example_people(folder:Path, # of a record
                   )->dict|None: # canvases, matrices, canvas_joints, canvas_visibility, input_size, skeleton
     "People to draw on: of the same folder of records, else of the repository's; None where there are none."
@@ -164,7 +164,7 @@ def draws_of(found:Policy, k:int|None, # sub-policy; None: nothing happens
     return Draws(torch.full((n,), row), found.table[row].expand(n, N), on,
                  found.m[row].detach().expand(n, N), sign, place)
 
-
+# %% ../../nbs/report/40_card.ipynb #0523c7ed
 def draw_strip(ax:Axes, people:dict, found:Policy, k:int|None, zoom:int=2)->Axes:
     "The people in a row, after sub-policy k."
     (H, W), n = (int(v)*zoom for v in people['input_size']), len(people['canvases'])
@@ -216,7 +216,7 @@ def other_seeds(search:Search)->list[str]: # 'seed 1: drift 0.61, brightness 0.8
         lines.append(f"seed {record['seed']}: drift {record['metrics']['drift']:.2f}, {most} {share[most]:.2f}")
     return lines
 
-# %% ../../nbs/report/40_card.ipynb #f3489be8
+# %% ../../nbs/report/40_card.ipynb #67fdeecd
 def verdict(search:Search, control:Search|None, noise:list[pd.DataFrame])->list[str]:
     "Drift against its yardsticks, in sentences."
     drift, lines = search.found.drift(), []
@@ -230,7 +230,7 @@ def verdict(search:Search, control:Search|None, noise:list[pd.DataFrame])->list[
     elif search.settings.get('plant'): lines.append("With nothing planted: no complete record with the same settings.")
     return lines
 
-
+# %% ../../nbs/report/40_card.ipynb #7a9a0ccb
 def small_print(search:Search)->list[str]:
     "Settings, cost, data, machine and seeds, in lines."
     s, r = search.settings, search.record
@@ -249,7 +249,7 @@ def small_print(search:Search)->list[str]:
             f"Seed {r['seed']}. " + ('Others: ' + '; '.join(other_seeds(search)) if other_seeds(search)
                                      else 'No other seed has a record here.')]
 
-# %% ../../nbs/report/40_card.ipynb #5f6a14d8
+# %% ../../nbs/report/40_card.ipynb #261acad4
 def draw_moves(axes:list[Axes], search:Search, control:Search|None, noise:list[pd.DataFrame])->None:
     "pi, entropy, drift, strengths: the upper half."
     plot_pi(search.policy, top=5, ax=axes[0]).legend(loc='upper left', frameon=False, fontsize=6.5, labelspacing=.25)
@@ -260,7 +260,7 @@ def draw_moves(axes:list[Axes], search:Search, control:Search|None, noise:list[p
         ax.tick_params(labelsize=7)
         ax.xaxis.label.set_size(7.5); ax.yaxis.label.set_size(7.5)
 
-
+# %% ../../nbs/report/40_card.ipynb #60451f1f
 def draw_recipes(axes:list[Axes], search:Search, people:dict|None)->None:
     "Before, and the ten likeliest sub-policies on people: the lower half."
     best = search.found.exact()[0].argsort(descending=True, stable=True)[:len(axes) - 1].tolist()

@@ -211,7 +211,7 @@ def printed_gains(metric:str='AP')->dict[str, float]: # experiment -> what Table
     tables = {LAYOUTS[n].required[1]: numbers(load_claims(n)) for n in (4, 5, 6)}
     return {e: t.loc['Ours', metric] - t.loc['Ours*', metric] for e, t in tables.items() if metric in t}
 
-# %% ../../nbs/report/30_figures.ipynb #ffe0abb1
+# %% ../../nbs/report/30_figures.ipynb #d63f2f52
 def plot_gains(table:pd.DataFrame, # of `all_gains`
                metric:str='AP', ax:Axes|None=None)->Axes:
     "Gains with their spread, beside the paper's."
@@ -231,15 +231,15 @@ def plot_gains(table:pd.DataFrame, # of `all_gains`
     ax.legend(labelled.values(), labelled, frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
     return ax
 
+# %% ../../nbs/report/30_figures.ipynb #f029bd2d
 def gain_verdicts(table:pd.DataFrame, # of `all_gains`
                   metric:str='AP')->Markdown: # a line an experiment
     "What the gains allow to be said: mean, spread, seeds above zero."
     lines = []
     for name, x in table.groupby('experiment', sort=False).gain:
         mean, sd, n, above = x.mean(), x.std(ddof=1), len(x), int((x > 0).sum())
-        said = f'{mean:+.1f} {metric}'.replace('-',
-                                               '−') + (f' ± {sd:.1f}' if n > 1
-                                                       else '') + f', above zero in {above} of {n} seed{"s" if n > 1 else ""}'
+        spread, seeds = f' ± {sd:.1f}'*(n > 1), 's'*(n > 1)
+        said = f'{mean:+.1f} {metric}'.replace('-', '−') + f'{spread}, above zero in {above} of {n} seed{seeds}'
         if n == 1: verdict = 'one seed, so its spread is unknown and nothing follows from it'
         elif abs(mean) <= sd or above not in (0, n): verdict = 'not told apart from zero'
         else: verdict = f"{'better' if mean > 0 else 'worse'} with it in every seed and by more than the spread"
@@ -302,8 +302,8 @@ def plot_learning(histories:pd.DataFrame)->Figure: # of `read_histories`
     fig.tight_layout()
     return fig
 
-# %% ../../nbs/report/30_figures.ipynb #c7952678
-def searches(folder:str|Path, scale:str|None=None, seeds:tuple|None=None)->dict[str, pd.DataFrame]: # 'seed 0' -> its policy
+# %% ../../nbs/report/30_figures.ipynb #9de14a7f
+def searches(folder:str|Path, scale:str|None=None, seeds:tuple|None=None)->dict[str, pd.DataFrame]: # 'seed 0' -> policy
     "The policies of the search at the largest scale that has it, every seed."
     found = find_runs(folder)
     scale = scale or largest_scale(found, ['search'], seeds)
