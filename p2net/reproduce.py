@@ -19,7 +19,7 @@ from .runs.experiments import EXPERIMENTS, Place, base_name, experiment_config, 
 from .runs.record import is_done, read_record, record_folder
 
 # %% auto #0
-__all__ = ['SHOWN', 'forerunners', 'how_many', 'say', 'run_apart', 'prepare', 'end_with', 'run_missing', 'headline', 'beside',
+__all__ = ['SHOWN', 'forerunners', 'how_many', 'say', 'run_apart', 'prepare', 'end_with', 'headline', 'run_missing', 'beside',
            'replace_committed', 'reproduce']
 
 # %% ../nbs/80_reproduce.ipynb #8fd9601e
@@ -55,8 +55,15 @@ def end_with(parent:int)->None:
     while os.getppid() == parent: time.sleep(1)
     os._exit(1)
 
-# %% ../nbs/80_reproduce.ipynb #4c84660f
-def run_missing(configs:list[Config], place:Place, jobs:int|None=None, say=say)->list[dict]: # records, in the order of `configs`
+# %% ../nbs/80_reproduce.ipynb #228d6fd1
+def headline(record:dict)->str:
+    "The first numbers of a record, for one line of the log."
+    found = {k: record['metrics'][k] for k in ('PCK@0.2', 'PCKh@0.5', 'AP', 'entropy', 'AP/ground-truth', 'AP/jitter-20')
+             if k in record['metrics']}
+    return ''.join(f', {k} {v:.3f}' for k, v in found.items())
+
+# %% ../nbs/80_reproduce.ipynb #58a9cb69
+def run_missing(configs:list[Config], place:Place, jobs:int|None=None, say=say)->list[dict]: # records of `configs`, in order
     "Run what has no complete record with these settings; what fails is named at the end, when everything else is done."
     jobs, threads = how_many(jobs)
     name = lambda c: f'{c.scale}/{c.experiment}/{c.seed}'
@@ -82,13 +89,6 @@ def run_missing(configs:list[Config], place:Place, jobs:int|None=None, say=say)-
     failed += [f'{name(c)}: not run, it needs one that failed' for c in waiting]
     if failed: raise ValueError('; '.join(failed))
     return [read_record(record_folder(place.root, c)) for c in configs]
-
-# %% ../nbs/80_reproduce.ipynb #228d6fd1
-def headline(record:dict)->str:
-    "The first numbers of a record, for one line of the log."
-    found = {k: record['metrics'][k] for k in ('PCK@0.2', 'PCKh@0.5', 'AP', 'entropy', 'AP/ground-truth', 'AP/jitter-20')
-             if k in record['metrics']}
-    return ''.join(f', {k} {v:.3f}' for k, v in found.items())
 
 # %% ../nbs/80_reproduce.ipynb #eccf9819
 SHOWN = ('PCK@0.2', 'PCKh@0.5', 'AP', 'AR', 'AP/jitter-20', 'share/rotate', 'entropy')
