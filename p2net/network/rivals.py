@@ -82,7 +82,7 @@ def only_finest(trunk:nn.Module)->nn.Module: # changed and returned
     stage[-1].fuse_layers = stage[-1].fuse_layers[:1]
     return trunk
 
-# %% ../../nbs/network/60_rivals.ipynb #00510187
+# %% ../../nbs/network/60_rivals.ipynb #d8b9afd9
 TRUNKS = ('hrnet-w18-small-v2', 'hrnet-w32', 'hrnet-w48')
 
 def timm_trunk(name:str, # of TRUNKS
@@ -90,17 +90,20 @@ def timm_trunk(name:str, # of TRUNKS
               )->nn.Module: # x -> [finest map, three coarser ones]
     "timm's HRNet without its classifier."
     try: import timm
-    except ImportError: raise ValueError(f"{name} needs the package timm, which is not installed: pip install timm") from None
-    try: return timm.create_model(name.replace('-', '_'), pretrained, features_only=True, feature_location='', out_indices=(1, 2, 3, 4))
+    except ImportError:
+        raise ValueError(f"{name} needs the package timm, which is not installed: pip install timm") from None
+    plain = dict(features_only=True, feature_location='', out_indices=(1, 2, 3, 4))  # four maps, no classifier
+    try: return timm.create_model(name.replace('-', '_'), pretrained, **plain)
     except Exception as error:
         if not pretrained: raise
         raise ConnectionError(f"ImageNet weights of {name} could not be downloaded ({str(error).splitlines()[0]}); "
                               "without a network name a .safetensors file") from None
 
-# %% ../../nbs/network/60_rivals.ipynb #92a8fcfe
+# %% ../../nbs/network/60_rivals.ipynb #26818eb8
 def load_trunk(trunk:nn.Module, path:str|Path)->None:
     "Overwrite `trunk` with a file by timm's names; a classifier in it is ignored."
-    found, own = read_tensors(path), {k: v for k, v in trunk.state_dict().items() if not k.endswith('num_batches_tracked')}
+    found = read_tensors(path)
+    own = {k: v for k, v in trunk.state_dict().items() if not k.endswith('num_batches_tracked')}
     for name, value in own.items():
         if name not in found: raise ValueError(f"{path}: {name} is missing; are these timm's names, of this HRNet?")
         if found[name].shape != value.shape:
@@ -127,7 +130,7 @@ class HRNet(nn.Module):
         check_input(x)
         return Heatmaps([], self.predictor(self.trunk(x)[0]))
 
-# %% ../../nbs/network/60_rivals.ipynb #d377f7fa
+# %% ../../nbs/network/60_rivals.ipynb #7d1473c5
 class CPN(P2Net):
     "The Cascaded Pyramid Network, Chen et al. 2018: GlobalNet and RefineNet."
     def __init__(self,
@@ -137,11 +140,12 @@ class CPN(P2Net):
                  *,
                  weights:str|Path|None=None, trunk:int=64, # of the ResNet, as above
                 ):
-        super().__init__(depth, joints, width, parallel=False, attention=False, dilation=1, bottlenecks=(0, 1, 2, 3),
-                         weights=weights, trunk=trunk)
+        plain = dict(parallel=False, attention=False, dilation=1)
+        super().__init__(depth, joints, width, **plain, bottlenecks=(0, 1, 2, 3), weights=weights, trunk=trunk)
 
-# %% ../../nbs/network/60_rivals.ipynb #badea967
-ARCHITECTURES = {'p2net': P2Net, 'simplebaseline': SimpleBaseline, 'cpn': CPN, **{name: partial(HRNet, name) for name in TRUNKS}}
+# %% ../../nbs/network/60_rivals.ipynb #3c34e48d
+ARCHITECTURES = {'p2net': P2Net, 'simplebaseline': SimpleBaseline, 'cpn': CPN}
+ARCHITECTURES |= {name: partial(HRNet, name) for name in TRUNKS}
 
 def pose_network(architecture:str='p2net', # of ARCHITECTURES
                  joints:int=17, # J
