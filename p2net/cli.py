@@ -13,20 +13,14 @@ from .runs.config import SCALES, Config
 if TYPE_CHECKING: from p2net.runs.experiments import Place
 
 # %% auto #0
-__all__ = ['EXAMPLES', 'flat', 'changes', 'keep_results', 'bars', 'people', 'run', 'evaluate', 'photographs', 'doctor',
-           'everything', 'speeds', 'card', 'common', 'kept', 'add_photographs', 'add_reports', 'make_parser', 'main']
+__all__ = ['EXAMPLES', 'changes', 'keep_results', 'bars', 'people', 'run', 'evaluate', 'photographs', 'doctor', 'everything',
+           'speeds', 'card', 'common', 'kept', 'add_photographs', 'add_reports', 'make_parser', 'main']
 
-# %% ../nbs/90_cli.ipynb #0a6ae194
-def flat(settings:dict, above:str='')->dict: # 'training.lr' -> value
-    "Nested settings as one level, by their names on the command line."
-    out = {}
-    for key, value in settings.items():
-        out |= flat(value, f'{above}{key}.') if isinstance(value, dict) else {above + key: value}
-    return out
-
+# %% ../nbs/90_cli.ipynb #2f7a259e
 def changes(record:dict, config:Config)->list[str]: # 'training.steps 2 -> 3'
     "Settings in which a record differs from `config`; what it doesn't hold yet counts as the default."
-    new, old = flat(config.model_dump(mode='json')), flat(Config().model_dump(mode='json')) | flat(record['config'])
+    from p2net.report.tables import ADDED_LATER, flatten
+    new, old = flatten(config.model_dump(mode='json')), ADDED_LATER | flatten(record['config'])
     return [f'{key} {old[key]} -> {new[key]}' for key in new if old[key] != new[key]]
 
 def keep_results(configs:list[Config], place:Place)->None:
