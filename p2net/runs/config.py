@@ -112,16 +112,17 @@ class TrainingConfig(Strict):
     checkpoint_every: Count = 200                       # steps
     validate_every: Count|None = 250                    # steps; None: at the end only
 
-# %% ../../nbs/runs/10_config.ipynb #32e03b98
+# %% ../../nbs/runs/10_config.ipynb #4a8d3180
 class EvaluationConfig(Strict):
     "The test recipe, IV.A.3."
     flip: bool = True                                   # average with the mirrored image's heatmaps, C-106
     smooth: bool = True                                 # Gaussian filter before the peak is sought, C-105
     method: Literal['text', 'sign', 'dark', 'argmax'] = 'text'   # sub-pixel step, C-107
     batch: Count = 64
+    boxes: str|None = None                              # JSON of a detector's boxes, for the experiment 'detected', C-111
 
-# %% ../../nbs/runs/10_config.ipynb #d16f6e66
-LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}}  # section -> field -> what runs without the field did
+# %% ../../nbs/runs/10_config.ipynb #e63ba835
+LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'evaluation': {'boxes': None}}  # section -> field -> what runs without the field did
 
 def settled(settings:dict)->dict: # a copy
     "Settings without the later fields that change nothing."
