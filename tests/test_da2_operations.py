@@ -1,13 +1,14 @@
 """`da2.operations` against PIL, against finite differences and against itself; what its notebook has no room for."""
 from dataclasses import replace
+from threading import Thread
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from p2net.da2.operations import (DADA15, OPERATIONS, POSE16, Draws, augment, colour, compose, from_linear, geometry_matrix, invert_affine,
-                                  move, step_matrices, total_matrix, warp)
+from p2net.da2.operations import (DADA15, OPERATIONS, POSE16, Draws, augment, blend, colour, compose, from_linear, geometry_matrix, invert_affine,
+                                  move, scratch, step_matrices, total_matrix, warp)
 from samples import needs_gpu
 
 NAMES = [o.name for o in POSE16]
@@ -290,3 +291,47 @@ def test_a_gpu_gives_what_the_processor_gives(fold):
     assert (got[0].cpu() - want[0]).abs().max() < 1e-3 and (got[1].cpu() - want[1]).abs().max() < 1e-4
     grad, = torch.autograd.grad(got[0].sum() + got[1].sum(), m)
     assert grad.device.type == 'cpu' and (grad != 0).any()
+
+
+def test_portions_in_threads_change_no_bit_and_leave_no_trace():
+    "Forward to the bit, slopes to float32's rounding of sums; PyTorch has as many threads as before, in this thread and in new ones."
+    gen, before = torch.Generator().manual_seed(0), torch.get_num_threads()
+    canvas, w = torch.randint(0, 256, (30, 3, 150, 140), generator=gen).byte(), torch.rand(30, 3, 96, 72, generator=gen)
+    matrix = torch.tensor([[[.8, .2, -20], [-.3, .7, 10]]]).repeat(30, 1, 1) + torch.rand(30, 2, 3, generator=gen)/10
+    def run(threads):
+        torch.set_num_threads(threads)
+        back, factor = matrix.clone().requires_grad_(), torch.full((30, 1, 1, 1), 1.3, requires_grad=True)
+        x = blend(torch.zeros(1), warp(canvas, back, (96, 72), torch.tensor([.4, .5, .6])), factor)
+        slopes = torch.autograd.grad(x, (back, factor), w)
+        found = []
+        thread = Thread(target=lambda: found.append(torch.get_num_threads()))
+        thread.start(); thread.join()
+        assert torch.get_num_threads() == threads and found == [threads]
+        return x, *slopes
+    try: (one, *slopes), (three, *others) = run(1), run(3)
+    finally: torch.set_num_threads(before)
+    assert torch.equal(one, three)
+    for a, b in zip(slopes, others): assert (a - b).abs().max() <= 1e-5*a.abs().max()
+
+
+def test_memory_kept_in_inference_mode_serves_afterwards():
+    canvas, fill = torch.full((1, 3, 301, 7), 255, dtype=torch.uint8), torch.zeros(3)
+    eye = torch.eye(2, 3)[None]
+    with torch.inference_mode(): warp(canvas, eye, (301, 7), fill)
+    back = eye.clone().requires_grad_()
+    x = warp(canvas, back, (301, 7), fill)
+    x.sum().backward()
+    assert torch.equal(x.detach(), torch.ones_like(x)) and back.grad.isfinite().all()
+
+
+def test_what_lies_outside_the_part_looked_at_is_never_read():
+    "The scratch array holds whatever its last user left: not a number, here."
+    canvas, fill = torch.full((2, 3, 90, 80), 51, dtype=torch.uint8), torch.full((3,), .2)
+    matrix = torch.tensor([[[1., .3, -20], [-.2, 1.1, -30]], [[-2., 0, 90], [0, 2, -200]]])
+    for _ in range(2):
+        back = matrix.clone().requires_grad_()
+        x = warp(canvas, back, (40, 30), fill)
+        scratch('above', (2, 3, 90, 80), x.detach()).fill_(float('nan'))
+        assert torch.autograd.grad(x.sum(), back)[0].isfinite().all()
+        assert (x - .2).abs().max() < 1e-6
+        scratch('above', (2, 3, 90, 80), x.detach()).fill_(float('nan'))
