@@ -63,7 +63,7 @@ def headline(record:dict)->str:
     return ''.join(f', {k} {v:.3f}' for k, v in found.items())
 
 # %% ../nbs/80_reproduce.ipynb #58a9cb69
-def run_missing(configs:list[Config], place:Place, jobs:int|None=None, say=say)->list[dict]: # records of `configs`, in order
+def run_missing(configs:list[Config], place:Place, jobs:int|None=None, say=say)->list[dict]: # records, in order
     "Run what has no complete record with these settings; what fails is named at the end, when everything else is done."
     jobs, threads = how_many(jobs)
     name = lambda c: f'{c.scale}/{c.experiment}/{c.seed}'
