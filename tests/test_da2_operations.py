@@ -321,7 +321,7 @@ def test_memory_kept_in_inference_mode_serves_afterwards():
     back = eye.clone().requires_grad_()
     x = warp(canvas, back, (301, 7), fill)
     x.sum().backward()
-    assert torch.equal(x.detach(), torch.ones_like(x)) and back.grad.isfinite().all()
+    assert (x - 1).abs().max() < 1e-4 and back.grad.isfinite().all()           # float32 positions: the edge is mixed with a trace of the fill
 
 
 def test_what_lies_outside_the_part_looked_at_is_never_read():
