@@ -68,7 +68,7 @@ def spread(values:list[float])->dict[str,float]:
 # %% ../nbs/85_bench.ipynb #58ca3286
 SIZE, SIDE, BATCH, JOINTS, SIGMA = (256, 192), 400, 64, 17, 2.
 TURN, LIGHT = 30., .4                       # degrees; share of the brightness
-REACH = (320, 296)                          # what a crop turned by TURN can see of the canvas: libraries may cut it out first
+REACH = (320, 296)  # what a crop turned by TURN can see of the canvas: libraries may cut it out first
 
 
 def cores()->int:
@@ -98,7 +98,8 @@ def make_scene(n:int=BATCH, seed:int=0)->Scene:
     rng = np.random.default_rng(seed)
     canvases = shared((n, SIDE, SIDE, 3), np.uint8)
     for canvas in canvases:
-        layers = [cv2.resize(rng.random((SIDE//k, SIDE//k, 3), np.float32)*k**.7, (SIDE, SIDE)) for k in (50, 16, 8, 4, 2)]
+        layers = [cv2.resize(rng.random((SIDE//k, SIDE//k, 3), np.float32)*k**.7, (SIDE, SIDE))
+                  for k in (50, 16, 8, 4, 2)]
         canvas[:] = cv2.normalize(sum(layers), None, 20, 235, cv2.NORM_MINMAX)
     matrix = np.tile(np.array([[1., 0, (SIZE[1] - SIDE)/2], [0, 1, (SIZE[0] - SIDE)/2]]), (n, 1, 1))
     maps = shared((n, JOINTS, SIZE[0]//4, SIZE[1]//4), np.float32)
@@ -124,14 +125,16 @@ def finish(scene:Scene, first:int, last:int)->None:
 # %% ../nbs/85_bench.ipynb #59307adb
 def floor(scene:Scene)->Callable:
     "One warp a person, and the heatmaps; (first, last) -> None."
-    out, turns = np.zeros((len(scene.canvases), *SIZE, 3), np.uint8), np.random.default_rng(0).uniform(-TURN, TURN, len(scene.canvases))
+    out, turns = (np.zeros((len(scene.canvases), *SIZE, 3), np.uint8),
+                  np.random.default_rng(0).uniform(-TURN, TURN, len(scene.canvases)))
     middle = (SIDE - 1)/2
     matrices = [cv2.getRotationMatrix2D((middle, middle), turn, 1.) for turn in turns]
     for matrix in matrices: matrix[:, 2] += scene.matrix[0, :, 2]
     scene = scene._replace(found=scene.joints + scene.matrix[:, None, :, 2])
     def work(first, last):
         for i in range(first, last):
-            cv2.warpAffine(scene.canvases[i], matrices[i], SIZE[::-1], out[i], cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, (124, 116, 104))
+            cv2.warpAffine(scene.canvases[i], matrices[i], SIZE[::-1], out[i], cv2.INTER_LINEAR, cv2.BORDER_CONSTANT,
+                           (124, 116, 104))
         finish(scene, first, last)
     return work
 
@@ -151,10 +154,12 @@ def albumentations(scene:Scene, light:str='ColorJitter', turn=(-TURN, TURN), fac
     "(first, last) -> None."
     os.environ['NO_ALBUMENTATIONS_UPDATE'] = '1'
     A = importlib.import_module('albumentations')
-    still = dict(scale=(1, 1), translate_percent=(0, 0), shear=(0, 0), interpolation=cv2.INTER_LINEAR, fill=(124, 116, 104))
+    still = dict(scale=(1, 1), translate_percent=(0, 0), shear=(0, 0), interpolation=cv2.INTER_LINEAR,
+                 fill=(124, 116, 104))
     lights = dict(ColorJitter=lambda: A.ColorJitter(factor, (1, 1), (1, 1), (0, 0), p=1),
                   MultiplicativeNoise=lambda: A.MultiplicativeNoise(factor, per_channel=False, elementwise=False, p=1))
-    steps = lambda: (A.CenterCrop(*REACH), A.Affine(rotate=turn, p=1, **still), A.CenterCrop(*SIZE), lights[light](), A.Normalize())
+    steps = lambda: (A.CenterCrop(*REACH), A.Affine(rotate=turn, p=1, **still), A.CenterCrop(*SIZE), lights[light](),
+                     A.Normalize())
     points = A.KeypointParams(format='xy', remove_invisible=False)
     own = local() # a pipeline for each thread
     def work(first, last):
@@ -189,13 +194,15 @@ def torchvision_v2(scene:Scene, turn=(-TURN, TURN), factor=(1 - LIGHT, 1 + LIGHT
     importlib.import_module('p2net.compat')
     v2, things = (importlib.import_module(f'torchvision.{name}') for name in ('transforms.v2', 'tv_tensors'))
     fill = [round(255*f) for f in IMAGENET_MEAN]
-    one = v2.Compose([v2.CenterCrop(REACH), v2.RandomRotation(turn, v2.InterpolationMode.BILINEAR, fill=fill), v2.CenterCrop(SIZE),
+    one = v2.Compose([v2.CenterCrop(REACH), v2.RandomRotation(turn, v2.InterpolationMode.BILINEAR, fill=fill),
+                      v2.CenterCrop(SIZE),
                       v2.ColorJitter(brightness=factor)])
     rest = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD, inplace=True)])
     planes, joints = torch.from_numpy(scene.canvases).permute(0, 3, 1, 2), torch.from_numpy(scene.joints).float()
     out = torch.from_numpy(scene.pictures).view(-1, 3, *SIZE)
     def work(first, last):
-        done = [one(things.Image(planes[i]), things.KeyPoints(joints[i], canvas_size=(SIDE, SIDE))) for i in range(first, last)]
+        done = [one(things.Image(planes[i]), things.KeyPoints(joints[i], canvas_size=(SIDE, SIDE)))
+                for i in range(first, last)]
         out[first:last] = rest(torch.stack([x for x, _ in done]))
         scene.found[first:last] = torch.stack([j for _, j in done]).numpy()
         finish(scene, first, last)
@@ -226,7 +233,8 @@ def kornia(scene:Scene, turn=(-TURN, TURN), factor=(1 - LIGHT, 1 + LIGHT))->Call
     "(first, last) -> None."
     K = importlib.import_module('kornia')
     planes, joints = torch.from_numpy(scene.canvases).permute(0, 3, 1, 2), torch.from_numpy(scene.joints).float()
-    out, mean, std = torch.from_numpy(scene.pictures).view(-1, 3, *SIZE), *(torch.tensor(t) for t in (IMAGENET_MEAN, IMAGENET_STD))
+    out, mean, std = (torch.from_numpy(scene.pictures).view(-1, 3, *SIZE),
+                      *(torch.tensor(t) for t in (IMAGENET_MEAN, IMAGENET_STD)))
     def work(first, last):
         drawn = (low + (high - low)*torch.rand(last - first) for low, high in (turn, factor))
         with torch.no_grad():
@@ -239,7 +247,8 @@ def kornia(scene:Scene, turn=(-TURN, TURN), factor=(1 - LIGHT, 1 + LIGHT))->Call
 PORTION = 8
 PEERS = { # name -> (package, how to make it, ways)
     'albumentations (ColorJitter)': ('albumentations', albumentations, ('threads', 'processes')),
-    'albumentations (MultiplicativeNoise)': ('albumentations', partial(albumentations, light='MultiplicativeNoise'), ('threads', 'processes')),
+    'albumentations (MultiplicativeNoise)': ('albumentations', partial(albumentations, light='MultiplicativeNoise'),
+                                             ('threads', 'processes')),
     'torchvision v2': ('torchvision', torchvision_v2, ('threads', 'processes')),
     'kornia': ('kornia', kornia, ('whole', 'portions', 'processes')),
 }
@@ -280,7 +289,8 @@ def way(name:str, how:str, n:int, pool:ProcessPoolExecutor|None)->Callable: # ()
 def forked(scene:Scene): # -> a pool of processes that know HERE; None where a system can't fork
     "Makes the contenders that can be made, then the processes. OpenCV's own threads, which a fork would lose, rest."
     HERE.clear()
-    HERE.update({name: make(scene) for name, (package, make, _) in PEERS.items() if installed(package)}, floor=floor(scene))
+    HERE.update({name: make(scene) for name, (package, make, _) in PEERS.items() if installed(package)},
+                floor=floor(scene))
     if installed('albumentations'): HERE['functions'] = albumentations_functions(scene)
     if 'fork' not in multiprocessing.get_all_start_methods(): yield None; return
     with resting_cv2(), ProcessPoolExecutor(cores(), multiprocessing.get_context('fork'), alone) as pool:
@@ -292,13 +302,16 @@ def deploy_speeds(scene:Scene, pool, repeats:int)->dict[str,list[float]]: # name
     "Everybody on the same batch, in turn."
     n, often = len(scene.canvases), 4
     tasks = {'floor': way('floor', 'threads', n, pool), 'deployed uint8': deployed(scene, 'uint8', cores()),
-             'deployed': deployed(scene, 'channels-last', cores()), 'deployed on one core': deployed(scene, 'channels-last', 1),
+             'deployed': deployed(scene, 'channels-last', cores()),
+             'deployed on one core': deployed(scene, 'channels-last', 1),
              'deployed, all pairs': deployed(scene, 'channels-last', cores(), FrozenPolicy(p=.999))}
     tasks = {name: partial(times, often, task) for name, task in tasks.items()}
-    if 'functions' in HERE: tasks['functions of albumentations'] = partial(times, often, way('functions', 'threads', n, pool))
+    if 'functions' in HERE:
+        tasks['functions of albumentations'] = partial(times, often, way('functions', 'threads', n, pool))
     for name, (_, _, ways) in PEERS.items():
         for how in ways:
-            if name in HERE and (pool or how != 'processes'): tasks[f'{name}, {how}'] = partial(times, 1, way(name, how, n, pool))
+            if name in HERE and (pool or how != 'processes'):
+                tasks[f'{name}, {how}'] = partial(times, 1, way(name, how, n, pool))
     return {name: [n*tasks[name].args[0]/s for s in seconds] for name, seconds in in_turn(tasks, repeats).items()}
 
 
@@ -333,9 +346,12 @@ def make_pack(config:Config, n:int=256)->Pack:
     side, sk = int(config.data.reach*max(size)), SKELETONS['people21']
     canvases = rng.integers(0, 256, (n, side, side, 3), np.uint8)
     middle, numbers = np.full((n, 2), (side - 1)/2), np.arange(n)
-    return Pack(Canvases(canvases), rng.uniform(side/4, side*3/4, (n, len(sk), 2)), rng.integers(1, 3, (n, len(sk))), middle,
-                np.tile(np.array(size[::-1], float), (n, 1)), np.tile(np.eye(2, 3), (n, 1, 1)), np.tile([0., 0, side, side], (n, 1)),
-                np.full(n, 1000.), numbers, numbers, np.ones(n), np.full(n, 20.), numbers.astype(str), sk, size, 'clouds')
+    return Pack(Canvases(canvases), rng.uniform(side/4, side*3/4, (n, len(sk), 2)),
+                rng.integers(1, 3, (n, len(sk))), middle,
+                np.tile(np.array(size[::-1], float), (n, 1)), np.tile(np.eye(2, 3), (n, 1, 1)),
+                np.tile([0., 0, side, side], (n, 1)),
+                np.full(n, 1000.), numbers, numbers, np.ones(n), np.full(n, 20.), numbers.astype(str), sk,
+                size, 'clouds')
 
 
 class PlainStep:
@@ -402,7 +418,8 @@ def loop_of(policy, ready:bool, work:str, steps:int)->Callable: # () -> None
     "So many more steps of a training loop; `ready`: batches made beforehand."
     still = {} if policy else dict(training=dict(flip=0, scale=0))
     config = make_config('tiny', experiment='bench', **still)
-    trainer = Trainer(config, make_network(config, 21), make_pack(config), policy or IdentityPolicy(), work, progress=False)
+    trainer = Trainer(config, make_network(config, 21), make_pack(config), policy or IdentityPolicy(), work,
+                      progress=False)
     trainer.save = lambda: None
     if ready:
         batches = [trainer.batch(step) for step in range(4)]
@@ -444,19 +461,24 @@ def compared(deploy:dict, differ:dict, search:dict, memory:dict, loop:dict)->dic
     return out
 
 # %% ../nbs/85_bench.ipynb #efc4df17
-def bench_record(config:Config, deploy:dict, differ:dict, search:dict, memory:dict, loop:dict, wall:float, repeats:int)->dict:
+def bench_record(config:Config, deploy:dict, differ:dict, search:dict, memory:dict, loop:dict, wall:float,
+                 repeats:int)->dict:
     "Everything that was measured, as a record."
     values = compared(deploy, differ, search, memory, loop)
     speeds = {**{f'people_per_s/{name}': v for name, v in deploy.items()},
               **{f'people_per_s/differentiable/{name}': [BATCH/s for s in v] for name, v in differ.items()},
-              **{f'people_per_s/loop/{name}': [LOOP_STEPS*config.training.batch/s for s in v] for name, v in loop.items()},
+              **{f'people_per_s/loop/{name}': [LOOP_STEPS*config.training.batch/s for s in v] for name,
+                 v in loop.items()},
               **{f'seconds/step/{name}': v for name, v in search.items()},
               **{f'mib/step/{name}': [v/2**20] for name, v in memory.items()}}
     metrics = {name: spread(v)['median'] for name, v in {**values, **speeds}.items()}
     libraries = {name: installed(name) for name in ('albumentations', 'kornia', 'torchvision', 'opencv-python-headless')}
-    left_out = [f'{name}: not installed' for name, version in libraries.items() if not version and name != 'opencv-python-headless']
-    return make_record(config, 'complete', {}, environment(), dict(wall_s=wall, peak_memory_mib=peak_memory_mib()), metrics,
-                       repeats={name: v for name, v in {**values, **speeds}.items()}, fastest_peer=fastest(deploy), cores=cores(),
+    left_out = [f'{name}: not installed' for name,
+                version in libraries.items() if not version and name != 'opencv-python-headless']
+    return make_record(config, 'complete', {}, environment(),
+                       dict(wall_s=wall, peak_memory_mib=peak_memory_mib()), metrics,
+                       repeats={name: v for name, v in {**values, **speeds}.items()}, fastest_peer=fastest(deploy),
+                       cores=cores(),
                        libraries={**libraries, 'opencv': cv2.__version__}, left_out=left_out)
 
 # %% ../nbs/85_bench.ipynb #de565c6f

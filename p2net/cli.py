@@ -81,7 +81,8 @@ def photographs(args)->int: # 1 if a file couldn't be used
     "Find people in photographs: pictures with skeletons, and a list of joints."
     from p2net.predict import Pose, box_source, predict_files
     def complain(text): print(f"p2net predict: {text}", file=sys.stderr)
-    rows, failed = predict_files(args.files, args.out, Pose.load(args.weights), box_source(args.boxes), args.threshold, complain)
+    rows, failed = predict_files(args.files, args.out, Pose.load(args.weights), box_source(args.boxes),
+                                 args.threshold, complain)
     print(f"{len(rows)} people, pictures and poses.json in {args.out}")
     return int(failed > 0)
 
@@ -122,7 +123,8 @@ EXAMPLES = {
     'train': "p2net train p2net\n  p2net train no-attention --seeds 0 1 2\n  p2net train p2net --scale small --data "
              "../coco --seconds 500",
     'evaluate': "p2net evaluate runs/work/tiny/p2net/0/model.safetensors",
-    'predict': "p2net predict photo.jpg\n  p2net predict holiday/ --boxes boxes.json --out poses\n  p2net predict walk.mp4 "
+    'predict': "p2net predict photo.jpg\n  p2net predict holiday/ --boxes boxes.json --out poses\n  p2net predict "
+               "walk.mp4 "
                "--weights runs/work/tiny/p2net/0/model.safetensors",
     'doctor': "p2net doctor my-people\n  p2net doctor ../coco --most 500",
     'bench': "p2net bench\n  p2net bench --records runs/records --repeats 5",
@@ -151,7 +153,8 @@ def kept(parser:argparse.ArgumentParser)->None:
 def add_photographs(add:Callable)->None: # add(name, function) -> parser of that sub-command
     "The sub-commands for one's own photographs: predict, doctor."
     p = add('predict', photographs); p.add_argument('files', nargs='+', help='photographs, videos, folders of them')
-    p.add_argument('--boxes', default='whole', help="'whole': one person a picture; 'detector': torchvision's; or a JSON file of boxes")
+    p.add_argument('--boxes', default='whole',
+                   help="'whole': one person a picture; 'detector': torchvision's; or a JSON file of boxes")
     p.add_argument('--weights', help='.safetensors; left out: the small network that ships')
     p.add_argument('--out', default='poses', help='folder of the pictures and of poses.json')
     p.add_argument('--threshold', type=float, default=.2, help='joints of a lower score are not painted')
@@ -192,7 +195,9 @@ def make_parser()->argparse.ArgumentParser:
         p.add_argument(f'--{name}', type=int, default=default)
     for p, experiment in ((add('search', run), 'search'), (add('train', run), 'p2net')):
         if experiment == 'search': p.set_defaults(experiment=experiment)
-        else: p.add_argument('experiment', nargs='?', default=experiment, help='p2net, no-attention, …; a name that there is not lists them all')
+        else:
+            p.add_argument('experiment', nargs='?', default=experiment,
+                           help='p2net, no-attention, …; a name that there is not lists them all')
         common(p); kept(p)
         p.add_argument('--replace', action='store_true',
                        help='write over a complete record that was made with other settings')

@@ -24,36 +24,55 @@ __all__ = ['FAULTS', 'Finding', 'numbers', 'box_faults', 'joint_faults', 'person
 
 # %% ../nbs/88_doctor.ipynb #c455d285
 FAULTS = { # name -> (what is seen, what comes of it and what to do)
-    'unreadable': ("a file that isn't a COCO keypoint file", "nothing can be read from it; write images, annotations and categories as lists"),
-    'no-part': ("no people for this part", "training needs one and judging the other: COCO's are annotations/person_keypoints_train*.json and …_val*.json"),
+    'unreadable': ("a file that isn't a COCO keypoint file",
+                   "nothing can be read from it; write images, annotations and categories as lists"),
+    'no-part': ("no people for this part", "training needs one and judging the other: COCO's are "
+                                           "annotations/person_keypoints_train*.json and …_val*.json"),
     'skeleton': ("skeleton.yaml contradicts itself or the data", "mend the field it names"),
-    'pairs': ("a joint whose mirror image isn't its partner", "the flip would teach that left is right; pair left_x with right_x, each once"),
-    'category': ("a category without the names of its joints", "nobody can know which joint is which; add `keypoints` to categories[0]"),
+    'pairs': ("a joint whose mirror image isn't its partner",
+              "the flip would teach that left is right; pair left_x with right_x, each once"),
+    'category': ("a category without the names of its joints",
+                 "nobody can know which joint is which; add `keypoints` to categories[0]"),
     'image-twice': ("two images with one id", "the people of one are drawn on the other; number images anew"),
-    'image-missing': ("an image file that isn't there", "training stops when it comes to it; restore it or remove its row"),
-    'image-broken': ("an image file that can't be read to its end", "training stops when it comes to it; restore it or remove its row"),
-    'image-size': ("an image of other width or height than its row says", "boxes are cut at the wrong edge; are width and height exchanged?"),
-    'unknown-image': ("an annotation of an image that isn't listed", "the loader refuses it; is image_id a number in one list and a text in the other?"),
-    'unknown-category': ("an annotation of a category that isn't listed", "it counts for nobody: AP 0 or -1; category_id is the id of `person`"),
-    'id': ("an annotation without an id, or with another's", "pycocotools matches by id: it would judge one person and forget the other"),
-    'area-missing': ("no area, or one that is no number", "OKS divides by it: AP can't be had; give the outline's area, about half the box"),
-    'area-zero': ("an area of 0 or less", "OKS of this person is 0 however well they are found; give the outline's area, about half the box"),
+    'image-missing': ("an image file that isn't there", "training stops when it comes to it; restore it or remove its "
+                                                        "row"),
+    'image-broken': ("an image file that can't be read to its end",
+                     "training stops when it comes to it; restore it or remove its row"),
+    'image-size': ("an image of other width or height than its row says",
+                   "boxes are cut at the wrong edge; are width and height exchanged?"),
+    'unknown-image': ("an annotation of an image that isn't listed",
+                      "the loader refuses it; is image_id a number in one list and a text in the other?"),
+    'unknown-category': ("an annotation of a category that isn't listed",
+                         "it counts for nobody: AP 0 or -1; category_id is the id of `person`"),
+    'id': ("an annotation without an id, or with another's",
+           "pycocotools matches by id: it would judge one person and forget the other"),
+    'area-missing': ("no area, or one that is no number",
+                     "OKS divides by it: AP can't be had; give the outline's area, about half the box"),
+    'area-zero': ("an area of 0 or less", "OKS of this person is 0 however well they are found; give the outline's "
+                                          "area, about half the box"),
     'area-large': ("an area larger than the box", "OKS forgives too much; an outline lies inside its box"),
     'box-missing': ("no box of x, y, w, h", "the person can't be cut out; give the box around them"),
     'box-empty': ("a box without width or height", "the person can't be cut out; give the box around them"),
-    'box-outside': ("a box off the photograph", "there is nothing to cut out; are x and y exchanged, or the photograph another?"),
+    'box-outside': ("a box off the photograph", "there is nothing to cut out; are x and y exchanged, or the photograph "
+                                                "another?"),
     'box-corners': ("boxes that look like x, y, x, y", "most reach over the edge; COCO's are x, y, width, height"),
-    'keypoints-number': ("a wrong number of keypoints", "three numbers a joint, x, y, v, for every joint of the category"),
+    'keypoints-number': ("a wrong number of keypoints",
+                         "three numbers a joint, x, y, v, for every joint of the category"),
     'keypoints-value': ("a keypoint that is no number", "write 0, 0, 0 for a joint that isn't labelled"),
     'visibility': ("a visibility other than 0, 1 or 2", "0 is not labelled, 1 hidden, 2 visible"),
     'joint-outside': ("a labelled joint outside the photograph", "no network can be right about it; set it 0, 0, 0"),
-    'joint-origin': ("a labelled joint at 0, 0", "mostly one that wasn't labelled: its v must be 0, or it is learnt as the corner"),
-    'joints-off-box': ("a person none of whose joints is in the box", "box and joints are of different people; compare image_id and order"),
-    'num-keypoints': ("num_keypoints that isn't the number of labelled joints", "pycocotools leaves out people where it is 0: AP -1 if all are; count v > 0"),
-    'twins': ("two annotations with the same joints on one image", "one finding can't match both: the second counts as missed; remove one"),
+    'joint-origin': ("a labelled joint at 0, 0", "mostly one that wasn't labelled: its v must be 0, or it is learnt as "
+                                                 "the corner"),
+    'joints-off-box': ("a person none of whose joints is in the box",
+                       "box and joints are of different people; compare image_id and order"),
+    'num-keypoints': ("num_keypoints that isn't the number of labelled joints",
+                      "pycocotools leaves out people where it is 0: AP -1 if all are; count v > 0"),
+    'twins': ("two annotations with the same joints on one image",
+              "one finding can't match both: the second counts as missed; remove one"),
     'crowd-only': ("nothing but crowds", "crowds are neither learnt nor judged: AP -1; iscrowd is 0 for a person"),
     'nobody': ("no person with a labelled joint", "there is nothing to learn and AP is -1"),
-    'in-both': ("a photograph in training and validation", "the judge has seen the answers: numbers are too good; keep it in one"),
+    'in-both': ("a photograph in training and validation",
+                "the judge has seen the answers: numbers are too good; keep it in one"),
     'layout': ("people that their loader refuses", "mend what it names"),
 }
 
@@ -96,9 +115,11 @@ def joint_faults(a:dict, J:int, box:np.ndarray|None, size:tuple[int, int]|None)-
     labelled = xy[v > 0]
     if not np.isin(v, (0, 1, 2)).all(): yield 'visibility'
     if (labelled == 0).all(1).any(): yield 'joint-origin'
-    if size and ((labelled < -1) | (labelled > np.array(size[::-1]))).any(): yield 'joint-outside'  # a pixel's width of grace
+    # a pixel's width of grace
+    if size and ((labelled < -1) | (labelled > np.array(size[::-1]))).any(): yield 'joint-outside'
     if a.get('num_keypoints') != len(labelled): yield 'num-keypoints'
-    if len(labelled) > 2 and box is not None and (box[2:] > 0).all() and ((labelled < box[:2] - .1*box[2:] - 2) | (labelled > box[:2] + 1.1*box[2:] + 2)).any(1).all():
+    if len(labelled) > 2 and box is not None and (box[2:] > 0).all() and ((labelled < box[:2] - .1*box[2:] - 2) |
+                                                                          (labelled > box[:2] + 1.1*box[2:] + 2)).any(1).all():
         yield 'joints-off-box'
 
 # %% ../nbs/88_doctor.ipynb #38272f54
@@ -127,7 +148,8 @@ def skeleton_faults(folder:Path)->Iterator[tuple[str, str]]: # fault, where
         return
     for i, j in enumerate(skeleton.flip_perm):
         a, b = skeleton.joints[i], skeleton.joints[j]
-        if mirror_name(a) in skeleton.joints and mirror_name(a) != b: yield 'pairs', f"{a} is paired with {b if a != b else 'nobody'}"
+        if mirror_name(a) in skeleton.joints and mirror_name(a) != b:
+            yield 'pairs', f"{a} is paired with {b if a != b else 'nobody'}"
 
 def joint_names(data:dict)->tuple[str, ...]:
     "Names of the joints of a file, from its category of people."
@@ -144,7 +166,8 @@ def repeated(rows:list, key)->Iterator: # rows
 def corners(annotations:list, images:dict)->bool:
     "Whether most boxes reach far over the edge, as x, y, x, y would."
     over = [(b[0] + b[2] > 1.05*im['width']) or (b[1] + b[3] > 1.05*im['height']) for a in annotations
-            if (b := numbers(a.get('bbox'), 4)) is not None and (im := images.get(a.get('image_id'))) and im.get('width') and im.get('height')]
+            if (b := numbers(a.get('bbox'), 4)) is not None and (im := images.get(a.get('image_id')))
+            and im.get('width') and im.get('height')]
     return len(over) > 2 and np.mean(over) > .5
 
 def twin_key(a:dict):
@@ -158,9 +181,11 @@ def file_faults(data:dict)->Iterator[tuple[str, str]]: # fault, where
     images, people, names = {i.get('id'): i for i in data['images']}, data['annotations'], joint_names(data)
     def name(a):
         image = images.get(a.get('image_id'))
-        return f"annotation {a.get('id')} of " + (str(image.get('file_name')) if image else f"image {a.get('image_id')!r}")
+        return f"annotation {a.get('id')} of " + (str(image.get('file_name')) if image
+                                                  else f"image {a.get('image_id')!r}")
     if not names: yield 'category', f"category {[c.get('name') for c in data['categories']]}"
-    for i in repeated(data['images'], lambda i: i.get('id')): yield 'image-twice', f"{i.get('file_name')}, id {i.get('id')}"
+    for i in repeated(data['images'], lambda i: i.get('id')):
+        yield 'image-twice', f"{i.get('file_name')}, id {i.get('id')}"
     numbered = [a for a in people if a.get('id') is not None]
     for a in [a for a in people if a.get('id') is None] + [*repeated(numbered, lambda a: a['id'])]: yield 'id', name(a)
     for a in repeated(people, twin_key): yield 'twins', name(a)
@@ -169,7 +194,8 @@ def file_faults(data:dict)->Iterator[tuple[str, str]]: # fault, where
         for fault in person_faults(a, images.get(a.get('image_id')), J, categories): yield fault, name(a)
     if corners(people, images): yield 'box-corners', name(people[0])
     if people and all(a.get('iscrowd') for a in people): yield 'crowd-only', f"{len(people)} annotations"
-    elif not any(any((a.get('keypoints') or [])[2::3]) for a in people if not a.get('iscrowd')): yield 'nobody', f"{len(people)} annotations"
+    elif not any(any((a.get('keypoints') or [])[2::3]) for a in people if not a.get('iscrowd')):
+        yield 'nobody', f"{len(people)} annotations"
 
 # %% ../nbs/88_doctor.ipynb #38ca78ad
 def image_fault(path:Path, row:dict)->tuple[str|None, str]: # fault, hash of the file
@@ -185,7 +211,8 @@ def image_fault(path:Path, row:dict)->tuple[str|None, str]: # fault, hash of the
 def image_faults(data:dict, folder:Path, most:int|None, hashes:dict)->Iterator[tuple[str, str]]: # fills hash -> file name
     "What is wrong with the photographs of a part."
     rows = data['images']
-    rows = rows if most is None or len(rows) <= most else [rows[i] for i in np.linspace(0, len(rows) - 1, most).astype(int)]
+    rows = rows if most is None or len(rows) <= most else [rows[i]
+                                                           for i in np.linspace(0, len(rows) - 1, most).astype(int)]
     for row in rows:
         name = str(row.get('file_name'))
         fault, digest = image_fault(folder/name, row)
@@ -198,7 +225,8 @@ def read_part(file:Path)->dict:
     data = read_json(file)
     for key in ('images', 'annotations', 'categories'):
         rows = data.get(key) if isinstance(data, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows): raise ValueError(f"{key!r} is not a list of rows")
+        if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+            raise ValueError(f"{key!r} is not a list of rows")
     return data
 
 def coco_faults(root:Path, most:int|None=None)->Iterator[tuple[str, str, str]]: # file, fault, where
@@ -212,8 +240,10 @@ def coco_faults(root:Path, most:int|None=None)->Iterator[tuple[str, str, str]]: 
         try: data = read_part(file)
         except ValueError as error: yield told, 'unreadable', str(error); continue
         hashes = {}
-        for fault, where in (*file_faults(data), *image_faults(data, image_folder_of(root, split), most, hashes)): yield told, fault, where
-        for digest in hashes.keys() & seen.keys(): yield told, 'in-both', f"{hashes[digest]} is {seen[digest]} of the other part"
+        for fault, where in (*file_faults(data), *image_faults(data, image_folder_of(root, split), most, hashes)):
+            yield told, fault, where
+        for digest in hashes.keys() & seen.keys():
+            yield told, 'in-both', f"{hashes[digest]} is {seen[digest]} of the other part"
         seen |= hashes
 
 # %% ../nbs/88_doctor.ipynb #88eca24c

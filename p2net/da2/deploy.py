@@ -193,7 +193,8 @@ def plan(draws:Draws,
         )->tuple[tuple,list,list]: # matrices of the steps, chains, holes
     "What is to be done with each crop."
     v, op, on, u = values(draws, operations), *(t.numpy() for t in (draws.op, draws.on, draws.u))
-    return everybodys_steps(v, draws, operations, size), chains_of(v, op, on, operations), holes_of(v, op, on, u, operations, size)
+    return everybodys_steps(v, draws, operations, size), chains_of(v, op, on,
+                                                                   operations), holes_of(v, op, on, u, operations, size)
 
 # %% ../../nbs/da2/50_deploy.ipynb #1eac718a
 class Finish(NamedTuple):
@@ -320,7 +321,8 @@ def workers(threads:int)->ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, 'p2net-augment')
 
 
-if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=workers.cache_clear) # threads don't survive a fork
+# threads don't survive a fork
+if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=workers.cache_clear)
 
 
 @contextmanager
@@ -382,7 +384,8 @@ def _coloured(crop, chain, table, finish, plain):
 def _cutter(canvases, which, total, size, fill):
     "(person, room) -> the crop in the room."
     border = tuple(int(np.rint(255*f)) for f in fill)
-    shapes = canvases.shape[1:3] if isinstance(canvases, np.ndarray) else np.array([canvases[c].shape[:2] for c in which]).reshape(-1, 2)
+    shapes = (canvases.shape[1:3] if isinstance(canvases, np.ndarray)
+              else np.array([canvases[c].shape[:2] for c in which]).reshape(-1, 2))
     spans, total = fetched(total, size, shapes), total.numpy()
     def cut(i, room):
         args = canvases[which[i]], total[i], size, border, room
@@ -449,7 +452,8 @@ class EpochDraws:
                 )->Draws: # n draws
         "The draws of these people in this epoch."
         if self.thrown[0] != epoch:
-            gen = torch.Generator().manual_seed(zlib.crc32(f'{self.seed} {epoch}'.encode())) # PyTorch's generator heeds 32 bits
+            # PyTorch's generator heeds 32 bits
+            gen = torch.Generator().manual_seed(zlib.crc32(f'{self.seed} {epoch}'.encode()))
             parts = [self.policy.sample(min(8192, self.people - at), gen) for at in range(0, self.people, 8192)]
             self.thrown = epoch, Draws(*(torch.cat(field) for field in zip(*parts)))
         return Draws(*(field[torch.as_tensor(who)] for field in self.thrown[1]))
@@ -497,8 +501,10 @@ class Deployed:
                  output:str='channels-last', sigma:float|None=None, stride:int=4, # as in `Wish`
                  flip_perm=None, # as in `renamed`
                  threads:int=1):
-        self.draws, self.operations, self.wish = EpochDraws(policy, people, seed), policy.operations, Wish(size, output, sigma, stride)
-        self.room, self.flip_perm, self.threads = self.wish.room, flip_perm, threads # two rooms, in turn, save the system much work
+        self.draws, self.operations, self.wish = (EpochDraws(policy, people, seed), policy.operations,
+                                                  Wish(size, output, sigma, stride))
+        # two rooms, in turn, save the system much work
+        self.room, self.flip_perm, self.threads = self.wish.room, flip_perm, threads
 
     def __call__(self,
                  epoch:int,
@@ -513,6 +519,7 @@ class Deployed:
         pictures, maps = room or self.room(len(who), joints.shape[1])
         def targets(first, last, *found):
             if maps is not None: write_heatmaps(*found, size, sigma, stride, maps[first:last])
-        done = augment_fast(canvases, matrix, *renamed(matrix, joints, visibility, self.flip_perm), self.draws(epoch, who), self.operations,
+        done = augment_fast(canvases, matrix, *renamed(matrix, joints, visibility, self.flip_perm),
+                            self.draws(epoch, who), self.operations,
                             size, output, which=who, out=pictures, threads=self.threads, also=targets)
         return Ready(*done, maps)

@@ -30,14 +30,16 @@ COUNTERPARTS = { # operation -> what does the same in torchvision v2, in albumen
     'auto_contrast': ('autocontrast', 'AutoContrast(pil)'), 'invert': ('invert', 'InvertImg'),
     'equalize': ('equalize', None), 'solarize': ('solarize', 'Solarize'), 'posterize': ('posterize', 'Posterize'),
     'contrast': ('adjust_contrast', 'ColorJitter(contrast)'), 'color': ('adjust_saturation', 'ColorJitter(saturation)'),
-    'brightness': ('adjust_brightness', 'ColorJitter(brightness)'), 'sharpness': ('adjust_sharpness', None), 'cutout': (None, None)}
+    'brightness': ('adjust_brightness', 'ColorJitter(brightness)'), 'sharpness': ('adjust_sharpness', None),
+                'cutout': (None, None)}
 LIBRARIES = ('torchvision', 'albumentations')
 
 
 def without_counterpart(policy:Policy, library:str)->list[str]:
     "The operations of a policy for which a library has nothing."
     if library not in LIBRARIES: raise ValueError(f"library must be {' or '.join(LIBRARIES)}, got {library!r}")
-    return [o.name for o in policy.operations if COUNTERPARTS.get(o.name, (None, None))[LIBRARIES.index(library)] is None]
+    return [o.name for o in policy.operations
+            if COUNTERPARTS.get(o.name, (None, None))[LIBRARIES.index(library)] is None]
 
 # %% ../../nbs/da2/70_export.ipynb #a91a160a
 def check_export(policy, # to be exported
@@ -46,11 +48,13 @@ def check_export(policy, # to be exported
                 )->None:
     "Refuse what cannot be written as a pipeline, and missing counterparts where the caller wants none of ours."
     if not isinstance(policy, Policy):
-        raise ValueError(f"{getattr(policy, 'kind', type(policy).__name__)}: only a policy with sub-policies, pi, p and m can be exported")
+        raise ValueError(f"{getattr(policy, 'kind', type(policy).__name__)}: only a policy with sub-policies, pi, p and "
+                         "m can be exported")
     if missing not in ('ours', 'raise'): raise ValueError(f"missing must be 'ours' or 'raise', got {missing!r}")
     gone = without_counterpart(policy, library)
     if gone and missing == 'raise':
-        raise ValueError(f"{library} has no counterpart of {', '.join(gone)}; with missing='ours' the pipeline carries ours")
+        raise ValueError(f"{library} has no counterpart of {', '.join(gone)}; with missing='ours' the pipeline carries "
+                         "ours")
 
 # %% ../../nbs/da2/70_export.ipynb #3794ab0a
 def affine_settings(operation:Operation, # of kind 'geometry'
@@ -177,9 +181,11 @@ def carried()->type:
         def __init__(self, operation, m, fill, p=.5):
             super().__init__(p=p)
             self.operation, self.m, self.fill = operation, m, fill
-        def get_params(self): return dict(sign=self.py_random.choice((1., -1.)), u=(self.py_random.random(), self.py_random.random()))
+        def get_params(self):
+            return dict(sign=self.py_random.choice((1., -1.)), u=(self.py_random.random(), self.py_random.random()))
         def apply(self, img, sign, u, **params):
-            return ours(torch.from_numpy(img.transpose(2, 0, 1).copy()), self.operation, self.m, sign, u, self.fill).numpy().transpose(1, 2, 0).copy()
+            return ours(torch.from_numpy(img.transpose(2, 0, 1).copy()), self.operation, self.m, sign, u,
+                        self.fill).numpy().transpose(1, 2, 0).copy()
         def get_transform_init_args_names(self): return 'operation', 'm', 'fill'
         def __reduce__(self): return carry, (self.operation, self.m, self.fill, self.p)
     return Ours
@@ -197,17 +203,23 @@ def one_side(operation:Operation,
             ): # a transform of albumentations
     "An operation of fixed value in albumentations' words."
     A, name = import_albumentations(), operation.name
-    def affine(**settings): return A.Affine(**settings, interpolation=1, border_mode=0, fill=tuple(255*f for f in fill), p=p)
-    def jitter(**settings): return A.ColorJitter(**dict(brightness=(1, 1), contrast=(1, 1), saturation=(1, 1), hue=(0, 0)) | settings, p=p)
+    def affine(**settings):
+        return A.Affine(**settings, interpolation=1, border_mode=0, fill=tuple(255*f for f in fill), p=p)
+    def jitter(**settings):
+        return A.ColorJitter(**dict(brightness=(1, 1), contrast=(1, 1), saturation=(1, 1), hue=(0, 0)) | settings, p=p)
     factor, degrees, nothing = (1 + value,)*2, (-math.degrees(math.atan(value)),)*2, A.NoOp(p=p)
-    make = dict(shear_x=lambda: affine(shear=dict(x=degrees, y=(0, 0))), shear_y=lambda: affine(shear=dict(x=(0, 0), y=degrees)),
+    make = dict(shear_x=lambda: affine(shear=dict(x=degrees, y=(0, 0))),
+                shear_y=lambda: affine(shear=dict(x=(0, 0), y=degrees)),
                 translate_x=lambda: affine(translate_percent=dict(x=(value,)*2, y=(0, 0))),
-                translate_y=lambda: affine(translate_percent=dict(x=(0, 0), y=(value,)*2)), rotate=lambda: affine(rotate=(-value,)*2),
+                translate_y=lambda: affine(translate_percent=dict(x=(0, 0), y=(value,)*2)),
+                rotate=lambda: affine(rotate=(-value,)*2),
                 scale=lambda: affine(scale=((1 + operation.high)**(value/operation.high),)*2),
                 auto_contrast=lambda: A.AutoContrast(cutoff=0, method='pil', p=p), invert=lambda: A.InvertImg(p=p),
-                solarize=lambda: nothing if value < 1 else A.Solarize(threshold_range=(max(0., math.ceil(256 - value) - .5)/255,)*2, p=p),
+                solarize=lambda: nothing if value < 1
+                else A.Solarize(threshold_range=(max(0., math.ceil(256 - value) - .5)/255,)*2, p=p),
                 posterize=lambda: nothing if value <= 0 else A.Posterize(num_bits=(math.floor(8 - value),)*2, p=p),
-                contrast=lambda: jitter(contrast=factor), color=lambda: jitter(saturation=factor), brightness=lambda: jitter(brightness=factor))
+                contrast=lambda: jitter(contrast=factor), color=lambda: jitter(saturation=factor),
+                brightness=lambda: jitter(brightness=factor))
     return make[name]()
 
 
@@ -228,7 +240,8 @@ def to_albumentations(policy:Policy, # a found, frozen or random one
     "The policy as a pipeline of albumentations 2.0."
     check_export(policy, 'albumentations', missing)
     A, (pi, p, m) = import_albumentations(), policy.exact()
-    branches = [A.Sequential([both_sides(policy.operations[o], m[k, j].item(), fill, p[k, j].item()) for j, o in enumerate(row)], p=pi[k].item())
+    branches = [A.Sequential([both_sides(policy.operations[o], m[k, j].item(), fill, p[k, j].item()) for j,
+                              o in enumerate(row)], p=pi[k].item())
                 for k, row in enumerate(policy.table.tolist())]
-    points = A.KeypointParams(format='xy', remove_invisible=False) if joints else None     # joints outside keep their row
+    points = A.KeypointParams(format='xy', remove_invisible=False) if joints else None  # joints outside keep their row
     return A.Compose([A.OneOf(branches, p=1.)], keypoint_params=points, seed=seed)

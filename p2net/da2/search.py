@@ -78,7 +78,8 @@ def finite_difference(omega:tuple[Tensor,...], # weights omega_{k-1}
                      )->tuple[Tensor,...]: # approximates `exact_hypergradient`
     "-zeta times the central difference of grad_d L_train along v, Eq. (12)."
     if epsilon is None: epsilon = .01/(norm(v).item() + 1e-12)
-    g_plus, g_minus = (torch.autograd.grad(train_loss(tuple(w + s*epsilon*u for w, u in zip(omega, v)), d), d) for s in (1, -1))
+    g_plus, g_minus = (torch.autograd.grad(train_loss(tuple(w + s*epsilon*u for w, u in zip(omega, v)), d), d)
+                       for s in (1, -1))
     return tuple(-zeta*(plus - minus)/(2*epsilon) for plus, minus in zip(g_plus, g_minus))
 
 # %% ../../nbs/da2/40_search.ipynb #60a967dc
@@ -109,7 +110,8 @@ def central_difference(f:Callable, # () -> list of tensors, evaluated with the m
                       )->tuple[list,list]: # f at omega+, f at omega-
     "f at the two points of Eq. (12), with the same dice for both."
     weights, ends = learners(model), []
-    center = [c.clone() if c.data_ptr() == w.data_ptr() else c for w, c in zip(weights, center, strict=True)]  # w.detach() is w
+    # w.detach() is w
+    center = [c.clone() if c.data_ptr() == w.data_ptr() else c for w, c in zip(weights, center, strict=True)]
     gpus = sorted({w.device.index for w in weights if w.is_cuda})
     with borrowed(model):
         for s in (1, -1):
@@ -130,7 +132,8 @@ class Estimator:
         "The derivative of `probe` along v, by the central difference of Eq. (12)."
         plus, minus = central_difference(search.probe, search.model, center, v, epsilon)
         h = [(a - b)/(2*epsilon) for a, b in zip(plus, minus)]
-        return h, dict(loss_plus=plus[0].mean().item(), loss_minus=minus[0].mean().item(), h_mean=h[0].mean().item(), h_sd=h[0].std().item())
+        return h, dict(loss_plus=plus[0].mean().item(), loss_minus=minus[0].mean().item(), h_mean=h[0].mean().item(),
+                       h_sd=h[0].std().item())
 
 # %% ../../nbs/da2/40_search.ipynb #fbe82a32
 class StraightThrough(Estimator):
@@ -144,7 +147,8 @@ class StraightThrough(Estimator):
                  magnitude:str='constant', # 'exact': no Eq. (8), `augment` is differentiated in the magnitude
                 ):
         if candidates < 2: raise ValueError(f"Eq. (4) needs 2 candidates or more, got {candidates}")
-        if magnitude not in ('constant', 'exact'): raise ValueError(f"magnitude must be 'constant' or 'exact', got {magnitude!r}")
+        if magnitude not in ('constant', 'exact'):
+            raise ValueError(f"magnitude must be 'constant' or 'exact', got {magnitude!r}")
         self.policy, self.augment, self.loss = policy, augment, loss
         self.candidates, self.const, self.magnitude = min(candidates, len(policy.table)), const, magnitude
 
@@ -171,22 +175,24 @@ def expand(self,
           ): # inputs, target: value of the hard throw, first-order slopes in pi, p and m
     "The expansion of x_hat around the hard throw."
     policy = self.policy
-    top = (policy.log_pi + gumbel(noise.path)).topk(self.candidates, -1).indices             # the first is Eq. (2)'s winner
+    top = (policy.log_pi + gumbel(noise.path)).topk(self.candidates, -1).indices  # the first is Eq. (2)'s winner
     hard = policy.decide(noise, k=top[:, 0])
     thrown = view(hard if self.magnitude == 'exact' else hard._replace(m=hard.m.detach()))
     with torch.no_grad():
         S = [tree_map(Tensor.detach, thrown)] + [view(policy.decide(noise, k=k)) for k in top[:, 1:].unbind(1)]
-        other = [view(hard._replace(on=hard.on ^ (torch.arange(hard.on.shape[1]) == j))) for j in range(hard.on.shape[1])]
+        other = [view(hard._replace(on=hard.on ^ (torch.arange(hard.on.shape[1]) == j)))
+                 for j in range(hard.on.shape[1])]
     c = relaxed_path(policy.log_pi[top], policy.tau, noise.path.gather(1, top)).unbind(1)
     b = (torch.where(hard.on, 1., -1.)*relaxed_switch(policy.p_logits[hard.k], policy.tau, noise.switch)).unbind(1)
     def mix(x, *leaves):
-        if not x.is_floating_point(): return x                                               # a class label stays as it is
+        if not x.is_floating_point(): return x  # a class label stays as it is
         S, differences = leaves[:len(c)], [leaves[0] - o for o in leaves[len(c):]]           # thrown - other switch
         return x + _terms(c, S)(*S) + _terms(b, differences)(*differences)
     inputs, target = tree_map(mix, thrown, *S, *other)
     if self.magnitude == 'constant':
         m = (policy.m[hard.k]*(hard.on & policy.movable[hard.k])).sum(-1)
-        inputs = tree_map(lambda x: constant_slope(x, m.to(x.device), self.const) if x.is_floating_point() else x, inputs)
+        inputs = tree_map(lambda x: constant_slope(x, m.to(x.device), self.const) if x.is_floating_point()
+                          else x, inputs)
     return inputs, target
 
 # %% ../../nbs/da2/40_search.ipynb #fcb296e8
@@ -242,7 +248,8 @@ class Paired(Estimator):
                  jitter:float=.5, # sigma on the logit of m; 0: magnitudes are not learnt
                  share:float=1., # of the images, those whose candidates are compared; the others are only trained on
                 ):
-        if candidates < 2: raise ValueError(f"paired candidates are compared with each other: at least 2, got {candidates}")
+        if candidates < 2:
+            raise ValueError(f"paired candidates are compared with each other: at least 2, got {candidates}")
         if not 0 < share <= 1: raise ValueError(f"share of the images must be above 0 and at most 1, got {share}")
         self.policy, self.augment, self.loss = policy, augment, loss
         self.candidates, self.jitter, self.share = candidates, jitter, share
@@ -260,7 +267,8 @@ def throw(self,
     self.draws, others = (Draws(*(t[part] for t in draws)) for part in (slice(compared*M), slice(compared*M, None)))
     self.views = [self.augment(batch, Draws(*(t[j::M] for t in self.draws)), torch.arange(compared)) for j in range(M)]
     if compared == n: return self.views[0]
-    return tree_map(lambda *parts: torch.cat(parts), self.views[0], self.augment(batch, others, torch.arange(compared, n)))
+    return tree_map(lambda *parts: torch.cat(parts), self.views[0],
+                    self.augment(batch, others, torch.arange(compared, n)))
 
 
 @patch_to(Paired)
@@ -291,11 +299,14 @@ def make_estimator(estimator, # a name of ESTIMATORS, or an object with the meth
                   ):
     "The estimator of this name."
     if not isinstance(estimator, str): return estimator
-    if estimator not in ESTIMATORS: raise ValueError(f"estimator must be {' or '.join(map(repr, ESTIMATORS))}, got {estimator!r}")
-    takes = {name: {o for k in c.__mro__ for o in inspect.signature(k.__init__).parameters} for name, c in ESTIMATORS.items()}
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator must be {' or '.join(map(repr, ESTIMATORS))}, got {estimator!r}")
+    takes = {name: {o for k in c.__mro__ for o in inspect.signature(k.__init__).parameters} for name,
+             c in ESTIMATORS.items()}
     strange = [o for o in options if not any(o in t for t in takes.values())]
     if strange: raise ValueError(f"no estimator has an option {strange[0]!r}")
-    return ESTIMATORS[estimator](policy, augment, loss, **{o: value for o, value in options.items() if o in takes[estimator]})
+    return ESTIMATORS[estimator](policy, augment, loss,
+                                 **{o: value for o, value in options.items() if o in takes[estimator]})
 
 # %% ../../nbs/da2/40_search.ipynb #7f026963
 class Search:
@@ -319,9 +330,11 @@ class Search:
                  **options, # of the estimator: candidates=4, jitter=.5, const=1., magnitude='constant' ...
                 ):
         for name, mode in (('val_mode', val_mode), ('probe_mode', probe_mode)):
-            if mode not in ('evaluation', 'training'): raise ValueError(f"{name} must be 'evaluation' or 'training', got {mode!r}")
+            if mode not in ('evaluation', 'training'):
+                raise ValueError(f"{name} must be 'evaluation' or 'training', got {mode!r}")
         self.model, self.policy, self.val_loss, self.optimizer = model, policy, val_loss, optimizer
-        self.epsilon_scale, self.clip, self.val_mode, self.probe_mode, self.autocast = epsilon_scale, clip, val_mode, probe_mode, autocast
+        self.epsilon_scale, self.clip, self.val_mode, self.probe_mode, self.autocast = (epsilon_scale, clip, val_mode,
+                                                                                        probe_mode, autocast)
         self.loss, self.reduce, self.steps, self.weights = loss, reduce or (lambda t: t), 0, learners(model)
         self.estimator = make_estimator(estimator, policy, augment, loss, **options)
         self.policy_optimizer = torch.optim.Adam(policy.parameters(), policy_lr, betas, eps=1e-16)
@@ -331,7 +344,8 @@ class Search:
 def check(self, x:Tensor, what:str):
     "Stop, naming the step, unless every number is finite."
     if not bool(torch.isfinite(x).all()):
-        raise FloatingPointError(f"search step {self.steps + 1}: the {what} is not finite; a lower learning rate is the usual cure")
+        raise FloatingPointError(f"search step {self.steps + 1}: the {what} is not finite; a lower learning rate is the "
+                                 "usual cure")
 
 # %% ../../nbs/da2/40_search.ipynb #4101ba6c
 @patch_to(Search)
@@ -394,7 +408,8 @@ def step(self,
     for d in self.policy.parameters(): d.grad = self.reduce(torch.zeros_like(d) if d.grad is None else d.grad)
     self.policy_optimizer.step()
     self.steps += 1
-    return dict(step=self.steps, train_loss=train_loss, val_loss=val_loss, zeta=zeta, v_norm=norm(v).item(), epsilon=epsilon, **seen,
+    return dict(step=self.steps, train_loss=train_loss, val_loss=val_loss, zeta=zeta, v_norm=norm(v).item(),
+                epsilon=epsilon, **seen,
                 policy_gradient=norm([d.grad for d in self.policy.parameters()]).item(), **more,
                 entropy=self.policy.entropy(), drift=self.policy.drift())
 

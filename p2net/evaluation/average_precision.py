@@ -88,7 +88,8 @@ def fault_of(r, images:set|None, field:str, length:int, category:int|None)->str|
     for key in ('image_id', 'category_id', field, 'score'):
         if key not in r: return f" has no {key!r}"
     if not isinstance(r['image_id'], Integral): return f": image_id {r['image_id']!r} is no whole number"
-    if images is not None and r['image_id'] not in images: return f": image_id {r['image_id']} is not in the ground truth"
+    if images is not None and r['image_id'] not in images:
+        return f": image_id {r['image_id']} is not in the ground truth"
     if category is not None and r['category_id'] != category:
         return f": category_id is {r['category_id']!r}, a person's is {category}"
     if not isinstance(r[field], (list, tuple, np.ndarray)) or len(r[field]) != length:

@@ -28,14 +28,14 @@ def read_people(folder:str|Path, # of a record
     if lacking: raise ValueError(f"{path}: has no column {lacking[0]!r}")
     return people
 
-# %% ../../nbs/evaluation/70_bootstrap.ipynb #5d504802
+# %% ../../nbs/evaluation/70_bootstrap.ipynb #9e87aa91
 def shares(people:pd.DataFrame, # of `read_people`
            metric:str, # 'PCK@0.2', 'PCKh@0.5', 'OKS', 'AR' ...
           )->tuple[np.ndarray, np.ndarray]: # right (n,), asked (n,)
     "What each person adds to a metric that is a share."
     column = 'matches' if metric == 'AR' else metric
     if column not in people: raise ValueError(f"{PEOPLE} has no column {column!r}, which {metric} needs")
-    counts = people.OKS.notna().to_numpy(float) if metric in ('AR', 'OKS') else people[f'{metric}/asked'].to_numpy(float)
+    counts = (people.OKS.notna() if metric in ('AR', 'OKS') else people[f'{metric}/asked']).to_numpy(float)
     if metric == 'AR': return (outcomes(people) == 1).mean(1), counts
     return people[metric].fillna(0).to_numpy(float), counts
 
@@ -88,7 +88,7 @@ def values(people:pd.DataFrame, # of `read_people`
     _, counts = shares(people, 'AR')
     return weighted_ap(people.score.to_numpy(), outcomes(people)[:, AP_THRESHOLDS[metric]], counts, weight).mean(1)
 
-# %% ../../nbs/evaluation/70_bootstrap.ipynb #911f8c7b
+# %% ../../nbs/evaluation/70_bootstrap.ipynb #a4ef6c8b
 @dataclass(frozen=True)
 class Interval:
     "A difference between two runs and how far the choice of people may have moved it."
@@ -103,17 +103,21 @@ class Interval:
     def clear(self)->bool: # is zero outside?
         return self.low > 0 or self.high < 0
 
-    def __str__(self)->str: return f"{self.metric} {self.delta:+.4f} [{self.low:+.4f}, {self.high:+.4f}], {self.people} people in {self.images} images"
+    def __str__(self)->str:
+        ends = f"[{self.low:+.4f}, {self.high:+.4f}]"
+        return f"{self.metric} {self.delta:+.4f} {ends}, {self.people} people in {self.images} images"
 
-# %% ../../nbs/evaluation/70_bootstrap.ipynb #06d7f824
+# %% ../../nbs/evaluation/70_bootstrap.ipynb #5520c96b
 def in_pairs(sides:Sequence[pd.DataFrame], # tables of the same people, in any order
             )->list[pd.DataFrame]: # in the order of the images
     "The tables, row by row about the same people."
     keys = ['image_id', 'person_id']
     ordered = [side.sort_values(keys, kind='stable').reset_index(drop=True) for side in sides]
     for side in ordered:
-        if side.duplicated(keys).any(): raise ValueError(f"{PEOPLE}: person {tuple(side[keys][side.duplicated(keys)].iloc[0])} is there twice")
-        if not side[keys].equals(ordered[0][keys]): raise ValueError("the runs judged different people, so they don't pair")
+        again = side[keys][side.duplicated(keys)]
+        if len(again): raise ValueError(f"{PEOPLE}: image, person {tuple(map(int, again.iloc[0]))} is there twice")
+        if not side[keys].equals(ordered[0][keys]):
+            raise ValueError("the runs judged different people, so they don't pair")
     return ordered
 
 def paired_bootstrap(a:pd.DataFrame|Sequence[pd.DataFrame], # of `read_people`: one run, or one a seed
@@ -132,4 +136,5 @@ def paired_bootstrap(a:pd.DataFrame|Sequence[pd.DataFrame], # of `read_people`: 
     images = tables[0].image_id.to_numpy()
     spread = np.concatenate([delta(w) for w in draws(images, n, np.random.default_rng(seed))])
     low, high = np.quantile(spread, [(1 - level)/2, (1 + level)/2])
-    return Interval(metric, float(delta(np.ones((1, len(images))))[0]), float(low), float(high), len(images), len(np.unique(images)))
+    as_it_is = float(delta(np.ones((1, len(images))))[0])
+    return Interval(metric, as_it_is, float(low), float(high), len(images), len(np.unique(images)))

@@ -24,14 +24,14 @@ def joint_similarity(joints:np.ndarray, # (..., J, 2) found joints
     d2 = np.square(np.asarray(joints, float) - places).sum(-1)
     return np.exp(-d2/(2*(np.asarray(area, float)[..., None] + np.spacing(1))*np.square(2*np.asarray(sigmas))))
 
-# %% ../../nbs/evaluation/60_errors.ipynb #452600fd
+# %% ../../nbs/evaluation/60_errors.ipynb #6d357dc9
 def places_of(i:int, # the person
               group:np.ndarray, # rows of everybody in the image
               true:np.ndarray, # (n, J, 2) annotated joints
               labelled:np.ndarray, # (n, J) bool
               area:np.ndarray, # (n,)
               flip_perm:Sequence[int], # (J,) left and right change places
-             )->tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: # places (P, J, 2), labelled (P, J), area (P,), kind (P,)
+             )->tuple[np.ndarray, ...]: # places (P, J, 2), labelled (P, J), area (P,), kind (P,)
     "Where the joints of person i might have been meant to be: own, own other side, somebody else's."
     perm, others = list(flip_perm), group[group != i]
     rows = np.array([i, i, *others, *others])
@@ -40,7 +40,7 @@ def places_of(i:int, # the person
     seen = np.where(turned[:, None], labelled[rows][:, perm], labelled[rows])
     return places, seen, area[rows], np.repeat([0, 1, 2], [1, 1, 2*len(others)])
 
-# %% ../../nbs/evaluation/60_errors.ipynb #8e8595c1
+# %% ../../nbs/evaluation/60_errors.ipynb #4236a37b
 def error_kinds(joints:np.ndarray, # (n, J, 2) found joints, image pixels
                 true:np.ndarray, # (n, J, 2) annotated joints of the same people
                 visibility:np.ndarray, # (n, J) of the annotation, > 0 labelled
@@ -52,8 +52,10 @@ def error_kinds(joints:np.ndarray, # (n, J, 2) found joints, image pixels
     "Good, jitter, inversion, swap or miss, for every labelled joint, after Ronchi and Perona."
     low, high = thresholds
     if not 0 < low < high < 1: raise ValueError(f"thresholds must be 0 < low < high < 1, got {low} and {high}")
-    true, area, image_id, labelled = np.asarray(true, float), np.asarray(area, float), np.asarray(image_id), np.asarray(visibility) > 0
-    if not (area[labelled.any(1)] > 0).all(): raise ValueError("a person with labelled joints has no area > 0, so ks can't be had")
+    true, area = np.asarray(true, float), np.asarray(area, float)
+    image_id, labelled = np.asarray(image_id), np.asarray(visibility) > 0
+    if not (area[labelled.any(1)] > 0).all():
+        raise ValueError("a person with labelled joints has no area > 0, so ks can't be had")
     out = np.full(labelled.shape, -1)
     for i in range(len(true)):
         group = np.flatnonzero(image_id == image_id[i])

@@ -62,7 +62,8 @@ def climb(straight:Tensor, # (B, J, h, w) heatmaps of the images
          )->tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]: # rung -> joints (B, J, 2) input px, scores (B, J); rung -> seconds
     "Joints at every rung of the ladder, from stored heatmaps."
     if straight.shape != mirrored.shape:
-        raise ValueError(f"heatmaps {tuple(straight.shape)} and those of the mirrored images {tuple(mirrored.shape)} don't fit together")
+        raise ValueError(f"heatmaps {tuple(straight.shape)} and those of the mirrored images {tuple(mirrored.shape)} "
+                         "don't fit together")
     blur, found, seconds = filter_sigma(sigma, straight.shape[-2]), {}, {}
     mean, averaging = timed(lambda: (straight + unmirror(mirrored, flip_perm))/2, straight.device, clock, repeats)
     for rung in LADDER:

@@ -14,7 +14,7 @@ from scipy.io import loadmat, savemat
 from ..people.mpii import box_of, field, listed
 from ..people.person import Person
 
-# %% ../../nbs/evaluation/55_mpii_server.ipynb #4da908d6
+# %% ../../nbs/evaluation/55_mpii_server.ipynb #c3eb8501
 def read_release(path:str|Path, # mpii_human_pose_v1_u12_1.mat
                 ):
     "MPII's annotation structure."
@@ -38,8 +38,8 @@ def load_mpii_test(path:str|Path, # the annotation file
             scale, position = field(rect, 'scale'), field(rect, 'objpos')
             if scale is None or position is None: continue
             box = box_of([float(position.x), float(position.y)], float(scale))
-            people.append(Person(str(Path(image_folder)/str(images[i].image.name)), box, np.zeros((16, 2)), np.zeros(16, int),
-                                 image_id=i + 1, person_id=100*(i + 1) + j + 1))
+            photo = str(Path(image_folder)/str(images[i].image.name))
+            people.append(Person(photo, box, np.zeros((16, 2)), np.zeros(16, int), image_id=i + 1, person_id=100*(i + 1) + j + 1))
     return people
 
 # %% ../../nbs/evaluation/55_mpii_server.ipynb #c288da82

@@ -22,7 +22,8 @@ def scaled_error(joints:np.ndarray, # (n, J, 2) found joints
     "Distance of found and annotated joints in the person's own unit."
     joints, true, norm = (np.asarray(a, float) for a in (joints, true, norm))
     if joints.shape != true.shape or norm.shape != true.shape[:1] or np.shape(labelled) != true.shape[:2]:
-        raise ValueError(f"joints {joints.shape}, true {true.shape}, labelled {np.shape(labelled)} and norm {norm.shape} "
+        raise ValueError(f"joints {joints.shape}, true {true.shape}, labelled {np.shape(labelled)} and norm "
+                         f"{norm.shape} "
                          "don't fit together")
     counts = (np.asarray(labelled) > 0) & (norm > 0)[:, None]
     if not np.isfinite(joints[counts]).all(): raise ValueError("joints must be finite wherever a joint counts")
@@ -82,7 +83,8 @@ def error_table(name:str, # 'PCK' | 'PCKh'
     columns = {group: mean(joint[list(members)]) for group, members in skeleton.groups.items() if members}
     right, asked = (error[:, counted] <= threshold).sum(), count[counted].sum()
     pooled = float(right / asked) if asked else np.nan
-    table = {'': pooled, '/mean-of-joints': mean(joint[counted]), '/mean-of-columns': mean(np.array([*columns.values()])),
+    table = {'': pooled, '/mean-of-joints': mean(joint[counted]),
+             '/mean-of-columns': mean(np.array([*columns.values()])),
              **{f'/{group}': share for group, share in columns.items()}}
     return {f'{name}@{threshold:g}{key}': value for key, value in table.items() if np.isfinite(value)}
 

@@ -27,7 +27,8 @@ def narrow(module:nn.Module, # changed in place
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d): setattr(module, name, nn.BatchNorm2d(fewer(child.num_features)))
         elif isinstance(child, nn.Conv2d):
-            conv = nn.Conv2d(fewer(child.in_channels), fewer(child.out_channels), child.kernel_size, child.stride, child.padding, bias=False)
+            conv = nn.Conv2d(fewer(child.in_channels), fewer(child.out_channels), child.kernel_size, child.stride,
+                             child.padding, bias=False)
             nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
             setattr(module, name, conv)
         else: narrow(child, share)

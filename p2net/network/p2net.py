@@ -75,7 +75,8 @@ class FeatureExtraction(nn.Module):
         self.backbone = ResNetPyramid(depth, weights, trunk)
         self.laterals = nn.ModuleList(conv_bn(c, width, relu=True) for c in self.backbone.channels)
         self.parallel = self.progressive = nn.Identity()
-        if parallel: self.parallel = ParallelFusion(width, sources, prepare, conv_first, zero_init, parallel == 'control')
+        if parallel:
+            self.parallel = ParallelFusion(width, sources, prepare, conv_first, zero_init, parallel == 'control')
         if progressive: self.progressive = ProgressiveFusion(width, conv_first, progressive == 'control')
         self.heads = nn.ModuleList(head(width, joints, predictor_std) for _ in range(4))
 

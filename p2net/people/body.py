@@ -101,7 +101,8 @@ def load_anny():
     "Anny; where it is cold it is built on two threads, whatever this process has."
     import torch, anny
     threads = torch.get_num_threads()
-    if anny_is_cold(): torch.set_num_threads(2) # its SVD rounds by the number of threads, and people are drawn from what it gives
+    # its SVD rounds by the number of threads, and people are drawn from what it gives
+    if anny_is_cold(): torch.set_num_threads(2)
     try: return anny.Anny(skinning_method='lbs')
     finally: torch.set_num_threads(threads)
 

@@ -148,7 +148,8 @@ def load_detections(detections, # JSON file: list of {image_id, category_id, bbo
         if image is None or row.get('category_id', 1) != 1 or row['score'] < score_threshold: continue
         bbox = clip_box(row['bbox'], (image['height'], image['width']))
         if not (bbox[2:] > 0).all(): continue
-        people.append(Person(str(Path(image_folder)/image['file_name']), bbox, *no_joints(skeleton), image_id=image['id'],
+        people.append(Person(str(Path(image_folder)/image['file_name']), bbox, *no_joints(skeleton),
+                             image_id=image['id'],
                              area=float(bbox[2]*bbox[3]), person_id=n, score=float(row['score'])))
     return people
 

@@ -60,7 +60,8 @@ def as_picture(image, # (H, W, 3) uint8, or (3, H, W) or (H, W, 3) float in [0, 
         raise ValueError(f"image must be (H, W, 3) or (3, H, W), not {image.shape}")
     if image.dtype == np.uint8: return image
     if not (-.01 <= image.min() and image.max() <= 1.01):
-        raise ValueError(f"image of floats must lie in [0, 1], not {image.min():.2f} to {image.max():.2f}: undo the normalisation")
+        raise ValueError(f"image of floats must lie in [0, 1], not {image.min():.2f} to {image.max():.2f}: undo the "
+                         "normalisation")
     return (255*image.clip(0, 1) + .5).astype(np.uint8)
 
 # %% ../../nbs/people/90_drawing.ipynb #503542a2

@@ -167,7 +167,8 @@ def prop(posed, o, wardrobe)->list:
     if o['prop']=='bag':
         return [box((.28,.1,.24), palm-[0,0,.36], o['shift']*3, paint), box((.02,.02,.14), palm-[0,0,.13], 0, paint)]
     if o['prop']=='ball': return [blob((.11,.11,.11), palm+along*.09, 0., 0., paint)]
-    if o['prop']=='phone': return [tube([palm-along*.03, palm+along*.09], [.022,.022], -1, plain(np.full(3,.02,np.float32)), 4)]
+    if o['prop']=='phone':
+        return [tube([palm-along*.03, palm+along*.09], [.022,.022], -1, plain(np.full(3,.02,np.float32)), 4)]
     if o['prop']=='cup': return [cylinder(.03,.04,.11, palm-[0,0,.04], surface('plain', c, c))]
     across = np.cross(along,[.2,.3,.9]); across /= np.linalg.norm(across)
     return [tube([palm-across*.1, palm+across*.35, palm+across*.75], [.014,.012,.016], -1, plain(c), 6)] # a stick

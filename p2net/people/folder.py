@@ -65,7 +65,8 @@ def mpii_files(place:Path)->dict[str, Path]:
     "Files of an MPII folder by what they are for: 'train', 'val', 'mat', 'heads'."
     jsons = {f.name: f for f in sorted(place.glob('*.json'))}
     files = dict(train=jsons.get('train.json'), val=jsons.get('valid.json'), mat=place/MPII_NAMES[-1])
-    if 'valid.json' not in jsons: files['train'] = files['train'] or jsons.get('trainval.json') # which has the others, too
+    # which has the others, too
+    if 'valid.json' not in jsons: files['train'] = files['train'] or jsons.get('trainval.json')
     if not (files['train'] or files['val']) and len(jsons) == 1: files['val'] = next(iter(jsons.values()))
     files['heads'] = next((place/h for h in HEADS if (place/h).is_file()), None)
     return {k: f for k, f in files.items() if f and f.is_file()}

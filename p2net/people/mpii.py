@@ -145,7 +145,8 @@ def with_head_sizes(people:list[Person], # of MPII, all in the validation file
     "The same people, with the size of the head from the validation file."
     places = places_in(people, validation)
     lost = next((p for p, row in zip(people, places) if row is None), None)
-    if lost: raise ValueError(f"{lost.image}, person {lost.person_id}: is not in the validation file, or not at this place")
+    if lost:
+        raise ValueError(f"{lost.image}, person {lost.person_id}: is not in the validation file, or not at this place")
     return [replace(p, head_size=float(validation.head_size[row]) or None) for p, row in zip(people, places)]
 
 # %% ../../nbs/people/60_mpii.ipynb #84fac65e

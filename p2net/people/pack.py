@@ -128,7 +128,8 @@ class Jpegs:
     def one(self, i:int)->np.ndarray: # (S, S, 3)
         "Canvas i, decoded."
         start, length = self.spans[i]
-        return cv2.cvtColor(cv2.imdecode(np.asarray(self.data[start:start + length]), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        return cv2.cvtColor(cv2.imdecode(np.asarray(self.data[start:start + length]), cv2.IMREAD_COLOR),
+                            cv2.COLOR_BGR2RGB)
 
     def __getitem__(self, i)->np.ndarray:
         if not np.ndim(i): return self.one(i)
@@ -192,7 +193,8 @@ def people_arrays(people:list[Person], skeleton:Skeleton, input_size:tuple[int, 
     known = lambda field: np.array([np.nan if getattr(p, field) is None else getattr(p, field) for p in people])
     bbox, visibility, n = gather('bbox'), gather('visibility', np.int64), len(people)
     matrix, side = image_to_canvas(bbox, input_size, reach, padding), canvas_side(input_size, reach)
-    return dict(joints=np.where(visibility[..., None] > 0, transform(matrix, gather('joints')), 0.), visibility=visibility,
+    return dict(joints=np.where(visibility[..., None] > 0, transform(matrix, gather('joints')), 0.),
+                visibility=visibility,
                 center=np.full((n, 2), (side - 1)/2), size=np.tile(np.array(input_size[::-1], float), (n, 1)),
                 to_image=invert(matrix), bbox=bbox, area=known('area'), image_id=gather('image_id', np.int64),
                 person_id=gather('person_id', np.int64), score=gather('score'), head_size=known('head_size'),

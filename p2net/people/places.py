@@ -34,7 +34,8 @@ def ground(rng, kind:str): # of GROUNDS
     return floor(surface(pattern, a, b, scale*rng.uniform(.8, 1.25), rng.random(), .12))
 
 # %% ../../nbs/people/37_places.ipynb #7a85a9e4
-WALLS = ['#e6e1d6','#d8d3c8','#c9d2d6','#d9c9b5','#b9c4b5','#8fa3b5','#c9a79a','#f0eee9','#7d8790','#b8a890','#5f7480','#a3b8a5']
+WALLS = ['#e6e1d6','#d8d3c8','#c9d2d6','#d9c9b5','#b9c4b5','#8fa3b5','#c9a79a','#f0eee9','#7d8790','#b8a890',
+         '#5f7480','#a3b8a5']
 MORTAR = ['#c9c3b8','#8f8a82','#a89f94']
 
 def _wall(rng)->tuple: # painter, its colour
@@ -93,7 +94,8 @@ def house(rng, at, yaw)->list: # (2,) on the ground
     kind = pick(rng, {'windows':70,'bricks':15,'blocks':15})
     size = s*rng.integers(3, 8), s*2, s*rng.integers(2, 6)
     glass = kind == 'windows'
-    paint = surface(kind, wall, linear('#56626c') if glass else some(rng, MORTAR), s if glass else 1.5, rng.random(), .08)
+    paint = surface(kind, wall, linear('#56626c') if glass else some(rng, MORTAR), s if glass else 1.5,
+                    rng.random(), .08)
     return [box(size, np.array([*at, 0.]), yaw, paint)]
 
 def fence(rng, y:float, yaw)->list: # m, how far behind the middle
@@ -156,7 +158,8 @@ def indoor_light(rng)->dict:
     u = rng.uniform
     return dict(sun=np.float32([1., .93, .82])*u(.5,1.4), sky=np.float32([.95, .95, 1.])*u(.4,.6),
                 bounce=np.float32([.9, .82, .72])*u(.2,.35), soft=u(.06,.2), haze=0., clouds=0., indoor=True,
-                top=np.float32([.9, .88, .84]), horizon=np.float32([.85, .83, .8]), direction=_direction(u(-2.6,2.6), u(.5,1.2)))
+                top=np.float32([.9, .88, .84]), horizon=np.float32([.85, .83, .8]),
+                direction=_direction(u(-2.6,2.6), u(.5,1.2)))
 
 def outdoor_light(rng)->dict:
     "Sun and sky of a bright, a grey or a late day."
@@ -168,7 +171,8 @@ def outdoor_light(rng)->dict:
         'evening':(u(.18,.45), u(1.2,2.), [1., .72, .45], '#5f7fa8', '#f0c9a0', .04)}[weather]
     top, horizon = linear(top)*np.float32(u(.8,1.2)), linear(horizon)*np.float32(u(.85,1.15))
     return dict(sun=np.float32(sun)*strength, sky=(.5*top + .5*horizon + .08)*np.float32(u(.6,.9)),
-                bounce=np.float32([.55, .5, .42])*u(.3,.6), soft=soft, haze=10**u(-3.3,-2.1), clouds=u(-.6,.5), indoor=False, top=top, horizon=horizon,
+                bounce=np.float32([.55, .5, .42])*u(.3,.6), soft=soft, haze=10**u(-3.3,-2.1), clouds=u(-.6,.5),
+                indoor=False, top=top, horizon=horizon,
                 direction=_direction(u(-3.14,3.14), height))
 
 # %% ../../nbs/people/37_places.ipynb #65fa9aeb

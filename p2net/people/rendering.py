@@ -343,7 +343,8 @@ def render_frame(config:RenderConfig, split:str, # 'train' or 'val'
     world = World([a.part for a in actors]+[e for a in actors for e in a.extras]+parts)
     picture, who = render(world, camera, light, config.supersampling)
     photo, s = develop(picture, who, size, grain, look), config.side/256
-    return photo, look['quality'], annotate(world, camera, studio, actors, who, config.supersampling, config.smallest*s*s)
+    return photo, look['quality'], annotate(world, camera, studio, actors, who, config.supersampling,
+                                            config.smallest*s*s)
 
 # %% ../../nbs/people/40_rendering.ipynb #f16dd46d
 def rendered_folder(config:RenderConfig, root=None)->Path:
@@ -435,7 +436,8 @@ def _pool(folder, config, workers, splits, bar):
         while busy:
             k, answer = answers.get()
             if answer is None: raise RuntimeError(
-                f"render_people: a worker ended with code {alive[k].wait()}; its message stands above. Run again to go on")
+                f"render_people: a worker ended with code {alive[k].wait()}; its message stands above. Run again to go "
+                "on")
             s = next(s for s in splits if s.name==answer[0])
             before = s.have(); s.counts[int(answer[1])] = int(answer[2]); bar.update(s.have()-before)
             if not hand(k): busy.discard(k)
@@ -478,7 +480,8 @@ def render_people(folder=None, # None: `rendered_folder(config)`
     if is_finished(folder, config): return folder
     if (folder/'fingerprint.json').exists():
         raise ValueError(f"{folder}/fingerprint.json: another data set is here; give an empty folder or remove it")
-    if workers is None: workers = len(os.sched_getaffinity(0)) if hasattr(os,'sched_getaffinity') else os.cpu_count() or 1
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os,'sched_getaffinity') else os.cpu_count() or 1
     if workers < 1: raise ValueError(f"workers must be >= 1, got {workers}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent/f'.{folder.name}.lock'): # who comes second waits, and finds a finished folder

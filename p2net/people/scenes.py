@@ -38,7 +38,8 @@ def stuff(rng, kind:str=None, # wood metal cloth stone card paint; None: any
         return surface(weave, a, a*.75 if rng.random() < .6 else some(rng, CLOTHS), u(.08,.3), shift, .08)
     if kind == 'stone': a = some(rng, STONES); return surface('blotch', a, a*.7, .6, shift, .15)
     if kind == 'card': return surface('plain', linear('#b08a5f'), linear('#8a6a48'), 1., shift, .08)
-    if kind != 'paint': raise ValueError(f"stuff: unknown kind {kind!r}; known are wood, metal, cloth, stone, card, paint")
+    if kind != 'paint':
+        raise ValueError(f"stuff: unknown kind {kind!r}; known are wood, metal, cloth, stone, card, paint")
     a = colour(rng, dict.fromkeys(PAINTS, 1))
     return surface('plain', a, a, 1., shift, .06)
 

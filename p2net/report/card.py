@@ -194,7 +194,8 @@ def in_short(operation:Operation, p:float, m:float)->str:
 def recipe(found:Policy, k:int)->str:
     "A sub-policy in one line."
     pi, p, m = found.exact()
-    steps = [in_short(found.operations[o], p[k, j].item(), m[k, j].item()) for j, o in enumerate(found.table[k].tolist())]
+    steps = [in_short(found.operations[o], p[k, j].item(), m[k, j].item()) for j,
+             o in enumerate(found.table[k].tolist())]
     return f"π {pi[k].item():.3f}: " + ', '.join(steps)
 
 # %% ../../nbs/report/40_card.ipynb #2d98f53a
@@ -295,5 +296,6 @@ def policy_card(folder:str|Path, # of the record of a search
     status = '' if search.record['status'] == 'complete' else f"Status {search.record['status']}. "
     fig.text(.03, .965, '\n'.join(textwrap.wrap(status + ' '.join(verdict(search, control, paths)), 130)),
              fontsize=7, va='top')
-    if out: fig.savefig(out, dpi=150, metadata={'Software': None} if str(out).endswith('png') else {'CreationDate': None})
+    if out:
+        fig.savefig(out, dpi=150, metadata={'Software': None} if str(out).endswith('png') else {'CreationDate': None})
     return fig

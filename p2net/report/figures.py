@@ -101,7 +101,8 @@ def spread_out(y:np.ndarray, # rising positions
 # %% ../../nbs/report/30_figures.ipynb #c5930247
 def words(policy:pd.DataFrame)->pd.Series: # sub_policy -> 'rotate, contrast'
     "Sub-policies by the names of their operations."
-    return policy[policy.step == policy.step.min()].sort_values('position').groupby('sub_policy').operation.agg(', '.join)
+    return policy[policy.step ==
+                  policy.step.min()].sort_values('position').groupby('sub_policy').operation.agg(', '.join)
 
 def plot_pi(policy:pd.DataFrame, top:int=6, ax:Axes|None=None)->Axes:
     "pi of every sub-policy over the search, the likeliest at the end in colour."
@@ -124,7 +125,8 @@ def weighted_means(policy:pd.DataFrame, what:str, # 'p' or 'm'
 
 def plot_p_m(policy:pd.DataFrame)->Figure:
     "p and m of every operation over the search."
-    fig, axes = plt.subplots(1, 2, figsize=(8.5, .22*policy.operation.nunique() + 1.2), sharey=True, layout='constrained')
+    fig, axes = plt.subplots(1, 2, figsize=(8.5, .22*policy.operation.nunique() + 1.2), sharey=True,
+                             layout='constrained')
     means = [weighted_means(policy, what) for what in 'pm']
     far = max(.05, *(np.abs(mean.to_numpy() - .5).max() for mean in means))
     for ax, mean, label in zip(axes, means, ('probability $p$', 'magnitude $m$')):
@@ -319,7 +321,8 @@ TRAINED = ('p2net', 'hand-made', 'no-attention', 'no-parallel')
 def curves(folder:str|Path, scale:str|None=None, seeds:tuple|None=None)->pd.DataFrame: # of `read_histories`
     "Histories of the networks that Tables IV, V and VI compare."
     found, names = find_runs(folder), list(TRAINED)
-    return read_histories(pick_runs(found, wanted_runs(found, names, scale or largest_scale(found, names, seeds), seeds)))
+    return read_histories(pick_runs(found,
+                                    wanted_runs(found, names, scale or largest_scale(found, names, seeds), seeds)))
 
 # %% ../../nbs/report/30_figures.ipynb #1b765e3e
 def examples(folder:str|Path, scale:str, seeds:tuple|None=None)->dict: # images, joints, predicted, visibility, skeleton …

@@ -81,7 +81,8 @@ def load_runs(folder:str|Path, # of records
     "The runs of `wanted` and no others, metrics unrounded; one that is missing, failed or there twice is an error by name."
     again = wanted[wanted.duplicated()]
     if len(again): raise ValueError(f"wanted: {'/'.join(map(str, again.iloc[0]))} is asked for twice")
-    rows = pd.DataFrame([flat(read_record(path)) | dict(folder=path.parent) for path in pick_runs(find_runs(folder), wanted)])
+    rows = pd.DataFrame([flat(read_record(path)) | dict(folder=path.parent)
+                         for path in pick_runs(find_runs(folder), wanted)])
     if 'boxes' in wanted:
         other = rows[rows.boxes.to_numpy() != wanted.boxes.to_numpy()]
         for i, run in other.iterrows():
@@ -136,7 +137,8 @@ def check_comparable(runs:pd.DataFrame)->None: # of `load_runs`
     for key in ('people_id', 'boxes', 'flip_test'):
         if runs[key].nunique(dropna=False) > 1:
             first, other = runs.iloc[0], runs[runs[key] != runs[key].iloc[0]].iloc[0]
-            raise ValueError(f"{run_name(first)} and {run_name(other)} don't compare: {key} {first[key]} and {other[key]}")
+            raise ValueError(f"{run_name(first)} and {run_name(other)} don't compare: {key} {first[key]} and "
+                             f"{other[key]}")
 
 # %% ../../nbs/report/20_tables.ipynb #b2af8e18
 FREE = ('network.', 'search.', 'experiment', 'seed', 'training.alpha')   # what a rival may have of its own
@@ -156,7 +158,8 @@ def check_same_recipe(runs:pd.DataFrame, # of `load_runs`
         mine, theirs = recipe(ours.loc[run.seed]), recipe(run)
         for key in theirs:
             if mine.get(key) != theirs[key]:
-                raise ValueError(f"{run_name(run)} and {run_name(ours.loc[run.seed])} don't compare: {key} is {theirs[key]} and {mine.get(key)}")
+                raise ValueError(f"{run_name(run)} and {run_name(ours.loc[run.seed])} don't compare: {key} is "
+                                 f"{theirs[key]} and {mine.get(key)}")
 
 # %% ../../nbs/report/20_tables.ipynb #10bdb8f0
 def unit(metric:str)->float: # key in a record -> factor to what a table prints
@@ -236,17 +239,20 @@ def pckh_columns()->dict[str, str]:
 
 def ablation(without:str, *more:str)->Layout:
     "Tables IV, V and VI: the full network against itself without one thing."
-    return Layout(AP_COLUMNS | OWN, {'p2net': 'Ours', without: 'Ours*', **dict.fromkeys(more, ''), **FLOORS}, ('p2net', without))
+    return Layout(AP_COLUMNS | OWN, {'p2net': 'Ours', without: 'Ours*', **dict.fromkeys(more, ''), **FLOORS},
+                  ('p2net', without))
 
 RIVALS = {'cpn': 'CPN [6]', 'simplebaseline': 'SimpleBaseline [4]', 'hrnet': 'HRNet-W32 [7]'}
 EQUAL_COST = ('attention-control', 'parallel-control')  # in the place of the block, convolutions of its cost (C-83)
 LAYOUTS = {
     1: Layout({'#Params': 'parameters', 'GFLOPs': 'gmac', **AP_COLUMNS, **OWN},
               {**RIVALS, 'p2net': 'Ours', **FLOORS}, ('p2net',)),
-    2: Layout(pckh_columns(), {e: RIVALS[e] for e in ('simplebaseline', 'hrnet')} | {'p2net': 'Ours', **FLOORS}, ('p2net',),
+    2: Layout(pckh_columns(),
+              {e: RIVALS[e] for e in ('simplebaseline', 'hrnet')} | {'p2net': 'Ours', **FLOORS}, ('p2net',),
               'MPII test, ResNet-101; input size and boxes are not said'),
     3: Layout({}, {'box-quality': ''}, ('box-quality',)),
-    4: ablation('hand-made', *CONTROLS), 5: ablation('no-attention', EQUAL_COST[0]), 6: ablation('no-parallel', EQUAL_COST[1]),
+    4: ablation('hand-made', *CONTROLS), 5: ablation('no-attention', EQUAL_COST[0]),
+           6: ablation('no-parallel', EQUAL_COST[1]),
 }
 
 # %% ../../nbs/report/20_tables.ipynb #7ec1047b
@@ -331,11 +337,14 @@ def gain_rows(runs:pd.DataFrame, layout:Layout, printed:pd.DataFrame,
     full, beside = layout.required[0], layout.rows[without]
     ours = gains(runs, layout.metrics, full, without)
     paper = printed.loc[layout.rows[full]] - (printed.loc[beside] if beside else np.nan)
-    rows = pd.DataFrame(dict(paper=paper.reindex(ours.columns), ours=ours.mean(), spread=ours.std(ddof=1), n=len(ours))).rename_axis('metric')
+    rows = pd.DataFrame(dict(paper=paper.reindex(ours.columns), ours=ours.mean(), spread=ours.std(ddof=1),
+                             n=len(ours))).rename_axis('metric')
     found = [interval(runs, full, without, layout.metrics[m]) for m in ours.columns]
-    rows['low'], rows['high'] = ([getattr(x, end)*unit(layout.metrics[m]) if x else np.nan for x, m in zip(found, ours.columns)]
+    rows['low'], rows['high'] = ([getattr(x, end)*unit(layout.metrics[m]) if x else np.nan for x,
+                                  m in zip(found, ours.columns)]
                                  for end in ('low', 'high'))
-    return rows.assign(row=f"Ours - {beside or 'equal cost'}", experiment=f'{full} - {without}', delta=rows.ours - rows.paper).reset_index()
+    return rows.assign(row=f"Ours - {beside or 'equal cost'}", experiment=f'{full} - {without}',
+                       delta=rows.ours - rows.paper).reset_index()
 
 # %% ../../nbs/report/20_tables.ipynb #4087de79
 def build(number:int, # of the table
@@ -359,7 +368,8 @@ def build(number:int, # of the table
         after = table.index[table.experiment == without].max() + 1
         table = pd.concat([table[:after], gain_rows(runs, layout, printed, without), table[after:]], ignore_index=True)
     table = with_setting(table, runs)
-    table.attrs |= dict(number=number, title=TABLES[number][0], caption=words, commits=made, remarks=remarks, retrained=retrained(runs),
+    table.attrs |= dict(number=number, title=TABLES[number][0], caption=words, commits=made, remarks=remarks,
+                        retrained=retrained(runs),
                         printed=wide(cells).to_dict())
     return table
 
@@ -400,8 +410,10 @@ CAPTIONS = {
     2: "PCKh@0.5 in percent; Total weighs each joint by how often it is labelled.",
     3: "In percent. Not the paper's comparison, whose rows for two detectors are lost (E-09): our boxes are the true "
        "ones, jittered (standard "
-       "deviation of the corners in % of the box) or left out (% of the people). Printed mAP is over all classes of COCO.",
-    **{n: "In percent; PCK@0.2 is ours only. Ours − Ours* is taken seed by seed; 95 %: where it may lie with other people, by a paired bootstrap over images." for n in (4, 5, 6)},
+       "deviation of the corners in % of the box) or left out (% of the people). Printed mAP is over all classes of "
+       "COCO.",
+    **{n: "In percent; PCK@0.2 is ours only. Ours − Ours* is taken seed by seed; 95 %: where it may lie with other "
+          "people, by a paired bootstrap over images." for n in (4, 5, 6)},
 }
 
 # %% ../../nbs/report/20_tables.ipynb #54f392df
@@ -434,7 +446,8 @@ NAMES = {'p2net': 'P²Net, searched policy', 'hand-made': 'traditional augmentat
          'no-ohkm': 'no mining of hard joints', 'identity': 'no policy', 'frozen-policy': 'start policy, not searched',
          'random-policy': 'random policy', 'randaugment': 'RandAugment', 'trivialaugment': 'TrivialAugment',
          'mean-pose': 'floor: the mean pose', 'untrained': 'floor: untrained network',
-         'attention-control': 'attention of equal cost, blind', 'parallel-control': 'fusion of equal cost, without exchange',
+         'attention-control': 'attention of equal cost, blind',
+         'parallel-control': 'fusion of equal cost, without exchange',
          'simplebaseline': 'SimpleBaseline',
          'hrnet': 'HRNet', 'cpn': 'CPN', 'ground-truth': 'true boxes'}
 
@@ -462,7 +475,8 @@ def lines_of(group:pd.DataFrame, # the cells of one row, in the table's order
     "Up to three lines: paper, ours, and their difference or, of a gain, its interval."
     row, gain, lines = group.row.iloc[0], ' - ' in group.experiment.iloc[0], []
     as_printed = [printed.get(m, {}).get(row) for m in group.metric]
-    if gain and group.paper.notna().any(): lines.append(['paper', *(shown(m, v, True) for m, v in zip(group.metric, group.paper)), ''])
+    if gain and group.paper.notna().any():
+        lines.append(['paper', *(shown(m, v, True) for m, v in zip(group.metric, group.paper)), ''])
     elif any(c is not None for c in as_printed):
         lines.append(['paper', *('lost' if c == '' else c or '' for c in as_printed), ''])
     if group.n.max() > 0:
@@ -471,7 +485,8 @@ def lines_of(group:pd.DataFrame, # the cells of one row, in the table's order
         lines.append(['retrained here' if group.experiment.iloc[0] in RIVALS else 'ours', *cells, str(group.n.max())])
     if gain and group.low.notna().any():
         ends = zip(group.metric, group.low, group.high)
-        lines.append(['95 %', *('' if np.isnan(low) else f'{shown(m, low, True)} to {shown(m, high, True)}' for m, low, high in ends), ''])
+        lines.append(['95 %', *('' if np.isnan(low) else f'{shown(m, low, True)} to {shown(m, high, True)}' for m, low,
+                                high in ends), ''])
     if group.delta.notna().any() and not gain:
         delta = group.delta.where(~group.metric.isin(['#Params', 'GFLOPs']))
         lines.append(['Δ', *(shown(m, v, True) for m, v in zip(group.metric, delta)), ''])
@@ -494,7 +509,8 @@ def label_of(row:str, group:pd.DataFrame, printed:dict)->str:
     experiment = group.experiment.iloc[0]
     if group.n.max() > 0 and experiment not in RIVALS: words = [name_of(experiment)]
     else: words = [t for c in ('Backbone', 'Input size') if (t := printed.get(c, {}).get(row)) not in (None, '-', '')]
-    return words[0] if row == experiment else ': '.join([row.replace(' - ', ' − '), ', '.join(words)] if words else [row])
+    return words[0] if row == experiment else ': '.join([row.replace(' - ', ' − '), ', '.join(words)]
+                                                        if words else [row])
 
 # %% ../../nbs/report/20_tables.ipynb #e786f174
 class Markdown(str):

@@ -119,10 +119,11 @@ class EvaluationConfig(Strict):
     smooth: bool = True                                 # Gaussian filter before the peak is sought, C-105
     method: Literal['text', 'sign', 'dark', 'argmax'] = 'text'   # sub-pixel step, C-107
     batch: Count = 64
-    boxes: str|None = None                              # JSON of a detector's boxes, for the experiment 'detected', C-111
+    boxes: str|None = None  # JSON of a detector's boxes, for the experiment 'detected', C-111
 
 # %% ../../nbs/runs/10_config.ipynb #e63ba835
-LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'evaluation': {'boxes': None}}  # section -> field -> what runs without the field did
+# section -> field -> what runs without the field did
+LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'evaluation': {'boxes': None}}
 
 def settled(settings:dict)->dict: # a copy
     "Settings without the later fields that change nothing."
@@ -146,7 +147,8 @@ class Config(Strict):
     @property
     def hash(self)->str: # 16 hexadecimal digits, equal for equal settings
         "What resuming compares: a run goes on only under the settings that it began with."
-        return hashlib.sha256(json.dumps(settled(self.model_dump(mode='json')), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(settled(self.model_dump(mode='json')),
+                                         sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../../nbs/runs/10_config.ipynb #0c64a7e5
 SCALES = {

@@ -114,7 +114,8 @@ def coco_people(pack:Pack, columns:list[int])->list[Person]: # with the joints o
 # %% ../../nbs/runs/40_evaluating.ipynb #22ff4723
 def ground_truth(pack:Pack, columns:list[int])->dict:
     "The people of `pack` as COCO's dictionary, in memory."
-    return to_coco(coco_people(pack, columns), judged(pack.skeleton), size_of=lambda path: (0, 0))      # nobody asks for the size
+    # nobody asks for the size
+    return to_coco(coco_people(pack, columns), judged(pack.skeleton), size_of=lambda path: (0, 0))
 
 def average_precision(pack:Pack, predictions:Predictions, box_score:np.ndarray|float=1.)->dict[str, float]:
     "AP and AR of the people of `pack`; empty where they lack COCO's joints or areas."
@@ -148,8 +149,10 @@ def by_person(pack:Pack, predictions:Predictions)->list[dict]: # a row a person
     table = dict(image_id=pack.image_id, person_id=pack.person_id, area=pack.area, score=predictions.score())
     if columns is not None and np.isfinite(pack.area).all():
         results = coco_results(pack.image_id, joints[:, columns], predictions.scores[:, columns], table['score'])
-        table['OKS'] = oks(joints[:, columns], true[:, columns], pack.visibility[:, columns], pack.area, judged(sk).sigmas)
-        table['matches'] = [''.join('-ny'[m + 1] for m in row) for row in matches(ground_truth(pack, columns), results, judged(sk).sigmas)]
+        table['OKS'] = oks(joints[:, columns], true[:, columns], pack.visibility[:, columns], pack.area,
+                           judged(sk).sigmas)
+        table['matches'] = [''.join('-ny'[m + 1] for m in row)
+                            for row in matches(ground_truth(pack, columns), results, judged(sk).sigmas)]
     table |= near_enough('PCK@0.2', pack, joints, true, torsos(true, pack.visibility, sk))
     if np.isfinite(pack.head_size).any(): table |= near_enough('PCKh@0.5', pack, joints, true, pack.head_size)
     return [{k: v.item() if hasattr(v, 'item') else v for k, v in zip(table, row)} for row in zip(*table.values())]
@@ -205,7 +208,8 @@ def climbed(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=EvaluationCo
     "Joints of all people at every rung of the ladder, and what they cost."
     was_training, perm, device = model.training, list(pack.skeleton.flip_perm), torch.device(device)
     model.eval()
-    parts, ms, sigma = {r.name: [] for r in LADDER}, {r.name: 0. for r in LADDER}, sigma or default_sigma(pack.input_size)
+    parts, ms, sigma = ({r.name: [] for r in LADDER}, {r.name: 0. for r in LADDER},
+                        sigma or default_sigma(pack.input_size))
     for x in crops(pack, evaluation.batch, device):
         straight, first = timed(lambda: heatmaps_of(model(x)), device, repeats=repeats)
         mirrored, second = timed(lambda: heatmaps_of(model(x.flip(-1))), device, repeats=repeats)
@@ -221,7 +225,8 @@ def climbed(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=EvaluationCo
 def results_of(pack:Pack, predictions:Predictions)->list[dict]: # COCO's
     "What was found, as COCO's list of results."
     columns = coco_columns(pack.skeleton)
-    return coco_results(pack.image_id, predictions.joints[:, columns], predictions.scores[:, columns], predictions.score(pack.score))
+    return coco_results(pack.image_id, predictions.joints[:, columns], predictions.scores[:, columns],
+                        predictions.score(pack.score))
 
 def frame_area(pack:Pack)->np.ndarray: # (n,) square image px
     "Area of the frames that the crops are cut from, which OKS-NMS takes for a person's."
@@ -237,7 +242,8 @@ def suppressed(model:nn.Module, pack:Pack, once:Predictions, evaluation:Evaluati
     both = first + results_of(again, predict(model, again, evaluation, sigma, device))
     frames = np.concatenate([frame_area(pack), frame_area(again)])
     ways = {'nms': left, 'twice': both, 'twice-nms': oks_nms(both, frames, .9, sigmas)}
-    return {f'AP/{name}': keypoint_ap(truth, results, sigmas)['AP'] for name, results in ways.items()}, 1000*seconds/len(pack)
+    return {f'AP/{name}': keypoint_ap(truth, results, sigmas)['AP'] for name,
+            results in ways.items()}, 1000*seconds/len(pack)
 
 # %% ../../nbs/runs/40_evaluating.ipynb #dc5af6a8
 def ladder(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=EvaluationConfig(), sigma:float|None=None, seed:int=0,
@@ -260,7 +266,8 @@ def about_boxes(detections:str|Path, # JSON: a list of {image_id, category_id, b
     "Which boxes, how many, and how good by themselves."
     images = {image['id'] for image in read_json(truth)['images']}
     rows = [{'category_id': 1, **row} for row in read_detections(detections) if row['image_id'] in images]
-    return dict(name=Path(detections).name, sha256=file_hash(detections), boxes=len(rows), AP=box_ap(truth, rows).get('AP'))
+    return dict(name=Path(detections).name, sha256=file_hash(detections), boxes=len(rows),
+                AP=box_ap(truth, rows).get('AP'))
 
 def measure_boxes(model:nn.Module,
                   pack:Pack, # of the boxes, from `people.coco.load_detections`
@@ -268,7 +275,8 @@ def measure_boxes(model:nn.Module,
                   evaluation:EvaluationConfig=EvaluationConfig(), sigma:float|None=None,
                   device:str|torch.device='cpu')->tuple[dict[str, float], list[dict]]: # AP ... AR; results as the server takes them
     "AP of the people found in a detector's boxes, IV.A.3, after OKS-NMS at 0.9."
-    if judged(pack.skeleton) is None: raise ValueError(f"skeleton {pack.skeleton.name!r} has no AP, so boxes of a detector can't be judged")
+    if judged(pack.skeleton) is None:
+        raise ValueError(f"skeleton {pack.skeleton.name!r} has no AP, so boxes of a detector can't be judged")
     sigmas = judged(pack.skeleton).sigmas
     results = oks_nms(results_of(pack, predict(model, pack, evaluation, sigma, device)), frame_area(pack), .9, sigmas)
     return keypoint_ap(truth, results, sigmas), results

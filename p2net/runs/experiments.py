@@ -43,7 +43,8 @@ class Experiment:
     "One run of the list."
     name: str
     what: str                               # in words
-    kind: str  # 'search', 'train', 'boxes', 'ladder', 'detected' (evaluate a trained network) or 'floor' (trains nothing)
+    # 'search', 'train', 'boxes', 'ladder', 'detected' (evaluate a trained network) or 'floor' (trains nothing)
+    kind: str
     serves: str                             # table or figure
     changes: dict = field(default_factory=dict)  # of the scale's config
     needs: tuple[str, ...] = ()
@@ -75,7 +76,8 @@ EXPERIMENTS = {e.name: e for e in (
     _ablation('no-parallel', 'without parallel fusion', 'Table VI', network=dict(parallel=False)),
     Experiment('box-quality', 'p2net evaluated with jittered and missed boxes', 'boxes', 'Table III', needs=('p2net',)),
     Experiment('ladder', 'p2net evaluated at every step of the test recipe', 'ladder', 'test recipe', needs=('p2net',)),
-    Experiment('detected', "p2net evaluated in a detector's boxes: evaluation.boxes", 'detected', 'detection files', needs=('p2net',)),
+    Experiment('detected', "p2net evaluated in a detector's boxes: evaluation.boxes", 'detected', 'detection files',
+               needs=('p2net',)),
     Experiment('mean-pose', 'the mean of the training poses, whatever the image', 'floor', 'floors'),
     Experiment('untrained', 'the network at its initial weights', 'floor', 'floors'),
     _ablation('no-progressive', 'without progressive fusion', 'ablation chart', network=dict(progressive=False)),
@@ -137,7 +139,8 @@ def experiment_config(name:str, # of the list
     in_order([name])
     named = {'experiment', 'scale', 'seed'} & (read_settings(file) if file else {}).keys()
     if named:
-        raise ValueError(f"config file {file}: {', '.join(sorted(named))}: the command says which (--scale, --seeds, the "
+        raise ValueError(f"config file {file}: {', '.join(sorted(named))}: the command says which (--scale, --seeds, "
+                         "the "
                          "experiment's name); take it out of the file")
     changes = EXPERIMENTS[name].changes_at(scale) | dict(experiment=name + folder_suffix(source), seed=seed)
     if source != 'rendered': overrides = (f'data.source={json.dumps(str(source))}', *overrides)
@@ -289,10 +292,14 @@ def ladder_run(config:Config, people:RunPeople, place:Place)->dict:
 def detected_run(config:Config, people:RunPeople, place:Place)->dict:
     "The trained network of the same seed in the boxes of a detection file (C-111)."
     start, device = time.perf_counter(), 'cuda' if torch.cuda.is_available() else 'cpu'
-    folder, data, file = find_people(people_folder(config.data, place.cache, place.progress)), config.data, config.evaluation.boxes
-    if folder.kind != 'coco': raise ValueError(f"{config.experiment}: boxes of a file need photographs in COCO's layout, {data.source} is {folder.kind}")
+    folder, data, file = (find_people(people_folder(config.data, place.cache, place.progress)), config.data,
+                          config.evaluation.boxes)
+    if folder.kind != 'coco':
+        raise ValueError(f"{config.experiment}: boxes of a file need photographs in COCO's layout, {data.source} is "
+                         f"{folder.kind}")
     truth = folder.annotations['val']
-    pack = build_pack(folder.val(detections=file), folder.skeleton, data.input_size, cache=pack_folder(place.cache), reach=data.reach,
+    pack = build_pack(folder.val(detections=file), folder.skeleton, data.input_size, cache=pack_folder(place.cache),
+                      reach=data.reach,
                       padding=data.padding, progress=place.progress)
     model = make_network(config, len(folder.skeleton))
     load_weights(model, trained_weights(config, place))
@@ -303,13 +310,15 @@ def detected_run(config:Config, people:RunPeople, place:Place)->dict:
     return dict(metrics=metrics, cost=cost, boxes=about_boxes(file, truth))
 
 # %% ../../nbs/runs/70_experiments.ipynb #e2a536b4
-KINDS = dict(search=search_run, train=train_run, floor=floor_run, boxes=boxes_run, ladder=ladder_run, detected=detected_run)
+KINDS = dict(search=search_run, train=train_run, floor=floor_run, boxes=boxes_run, ladder=ladder_run,
+             detected=detected_run)
 
 def check_needs(config:Config, place:Place)->None:
     "Refuse, before anything is rendered or trained, a run whose forerunners are missing."
     kind = EXPERIMENTS[base_name(config.experiment)].kind
     if kind == 'detected' and config.evaluation.boxes is None:
-        raise ValueError(f"{config.experiment}: evaluation.boxes: name the JSON file of a detector's boxes, for example --set evaluation.boxes=FILE")
+        raise ValueError(f"{config.experiment}: evaluation.boxes: name the JSON file of a detector's boxes, for example "
+                         "--set evaluation.boxes=FILE")
     if kind in ('boxes', 'ladder', 'detected'): trained_weights(config, place)
     elif kind == 'train': policy_of(config, place.root)
 

@@ -52,7 +52,8 @@ class _Lines:
 def git(*words:str)->str|None:
     "Output of a git command in the package's repository; None where there is none."
     try:
-        out = subprocess.run(['git', *words], cwd=Path(p2net.__file__).parent, capture_output=True, text=True, timeout=20)
+        out = subprocess.run(['git', *words], cwd=Path(p2net.__file__).parent, capture_output=True,
+                             text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired): return None
     return out.stdout.strip() if out.returncode == 0 else None
 

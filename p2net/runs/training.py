@@ -168,7 +168,8 @@ def fit(self,
     "Train from where the run is."
     last, start, window, before = (min(until or self.training.steps, self.training.steps), time.perf_counter(), [],
                                    self.seconds)
-    bar = tqdm(total=self.training.steps, initial=self.step_done, desc=self.config.experiment, unit='step', mininterval=2,
+    bar = tqdm(total=self.training.steps, initial=self.step_done, desc=self.config.experiment, unit='step',
+               mininterval=2,
                position=bar_line(),
                disable=None if self.progress and self.accelerator.is_main_process else True)
     with ThreadPoolExecutor(1) as ahead:
@@ -199,7 +200,8 @@ def log(self, window:list[Tensor], bar)->list: # an empty window
     self.history.append(row)
     every = self.training.validate_every
     if self.validate and every and self.step_done % every == 0 and self.step_done < self.training.steps:
-        self.history.append(dict(step=self.step_done, epoch=row['epoch'], split='val', **self.validate(self.unwrapped())))
+        self.history.append(dict(step=self.step_done, epoch=row['epoch'], split='val',
+                                 **self.validate(self.unwrapped())))
     bar.set_postfix(loss=f'{loss:.2e}', people_s=f'{self.step_done*self.training.batch/max(self.seconds, 1e-9):.0f}')
     return []
 
