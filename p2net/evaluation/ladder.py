@@ -51,7 +51,7 @@ def timed(do:Callable, # without arguments
         wait(); best = min(best, clock() - start)
     return out, best
 
-# %% ../../nbs/evaluation/80_ladder.ipynb #ccb8741a
+# %% ../../nbs/evaluation/80_ladder.ipynb #0cc882da
 def climb(straight:Tensor, # (B, J, h, w) heatmaps of the images
           mirrored:Tensor, # (B, J, h, w) heatmaps of the mirrored images, as the network gave them
           flip_perm:Sequence[int], # (J,)
@@ -59,7 +59,7 @@ def climb(straight:Tensor, # (B, J, h, w) heatmaps of the images
           passes:tuple[float, float]=(0., 0.), # seconds that each of the two passes took
           clock:Callable=time.perf_counter,
           repeats:int=1,
-         )->tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]: # rung -> joints (B, J, 2) input px, scores (B, J); rung -> seconds
+         )->tuple[dict, dict[str, float]]: # rung -> (joints (B, J, 2) input px, scores (B, J)); rung -> seconds
     "Joints at every rung of the ladder, from stored heatmaps."
     if straight.shape != mirrored.shape:
         raise ValueError(f"heatmaps {tuple(straight.shape)} and those of the mirrored images {tuple(mirrored.shape)} "
