@@ -24,7 +24,7 @@ FAULTS = {  # what it is -> notebook, the line as it is, the line with the fault
     'Eq. 10: a step uphill': ('da2/40_search', 'return tuple(w - zeta*g for w, g in zip(omega, slope))', 'return tuple(w + zeta*g for w, g in zip(omega, slope))'),
     'Eq. 11: zeta left out': ('da2/40_search', 'return tuple(-zeta*g for g in torch.autograd.grad(along, d))', 'return tuple(-g for g in torch.autograd.grad(along, d))'),
     'Eq. 12: epsilon for 2 epsilon': ('da2/40_search', '(plus - minus)/(2*epsilon) for plus, minus', '(plus - minus)/epsilon for plus, minus'),
-    'Eq. 12: omega+ twice': ('da2/40_search', 'd), d) for s in (1, -1))', 'd), d) for s in (1, 1))'),
+    'Eq. 12: omega+ twice': ('da2/40_search', '       for s in (1, -1))', '       for s in (1, 1))'),
     'search: weights not put back': ('da2/40_search', 'for t, k in zip(tensors, kept): t.copy_(k)', 'pass'),
     'alignment: against v': ('da2/42_estimators', 'forward_ad.make_dual(c, u)', 'forward_ad.make_dual(c, -u)'),
     'Eq. 4 with Eq. 7: on and off exchanged': ('da2/42_estimators', 'torch.where(on, b, 1 - b).prod(-1)', 'torch.where(on, 1 - b, b).prod(-1)'),

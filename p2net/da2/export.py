@@ -240,8 +240,8 @@ def to_albumentations(policy:Policy, # a found, frozen or random one
     "The policy as a pipeline of albumentations 2.0."
     check_export(policy, 'albumentations', missing)
     A, (pi, p, m) = import_albumentations(), policy.exact()
-    branches = [A.Sequential([both_sides(policy.operations[o], m[k, j].item(), fill, p[k, j].item()) for j,
-                              o in enumerate(row)], p=pi[k].item())
+    branches = [A.Sequential([both_sides(policy.operations[o], m[k, j].item(), fill, p[k, j].item())
+                              for j, o in enumerate(row)], p=pi[k].item())
                 for k, row in enumerate(policy.table.tolist())]
     points = A.KeypointParams(format='xy', remove_invisible=False) if joints else None  # joints outside keep their row
     return A.Compose([A.OneOf(branches, p=1.)], keypoint_params=points, seed=seed)

@@ -301,8 +301,8 @@ def make_estimator(estimator, # a name of ESTIMATORS, or an object with the meth
     if not isinstance(estimator, str): return estimator
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be {' or '.join(map(repr, ESTIMATORS))}, got {estimator!r}")
-    takes = {name: {o for k in c.__mro__ for o in inspect.signature(k.__init__).parameters} for name,
-             c in ESTIMATORS.items()}
+    takes = {name: {o for k in c.__mro__ for o in inspect.signature(k.__init__).parameters}
+             for name, c in ESTIMATORS.items()}
     strange = [o for o in options if not any(o in t for t in takes.values())]
     if strange: raise ValueError(f"no estimator has an option {strange[0]!r}")
     return ESTIMATORS[estimator](policy, augment, loss,

@@ -194,8 +194,8 @@ def in_short(operation:Operation, p:float, m:float)->str:
 def recipe(found:Policy, k:int)->str:
     "A sub-policy in one line."
     pi, p, m = found.exact()
-    steps = [in_short(found.operations[o], p[k, j].item(), m[k, j].item()) for j,
-             o in enumerate(found.table[k].tolist())]
+    steps = [in_short(found.operations[o], p[k, j].item(), m[k, j].item())
+             for j, o in enumerate(found.table[k].tolist())]
     return f"π {pi[k].item():.3f}: " + ', '.join(steps)
 
 # %% ../../nbs/report/40_card.ipynb #2d98f53a

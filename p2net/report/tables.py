@@ -340,8 +340,8 @@ def gain_rows(runs:pd.DataFrame, layout:Layout, printed:pd.DataFrame,
     rows = pd.DataFrame(dict(paper=paper.reindex(ours.columns), ours=ours.mean(), spread=ours.std(ddof=1),
                              n=len(ours))).rename_axis('metric')
     found = [interval(runs, full, without, layout.metrics[m]) for m in ours.columns]
-    rows['low'], rows['high'] = ([getattr(x, end)*unit(layout.metrics[m]) if x else np.nan for x,
-                                  m in zip(found, ours.columns)]
+    rows['low'], rows['high'] = ([getattr(x, end)*unit(layout.metrics[m]) if x else np.nan
+                                  for x, m in zip(found, ours.columns)]
                                  for end in ('low', 'high'))
     return rows.assign(row=f"Ours - {beside or 'equal cost'}", experiment=f'{full} - {without}',
                        delta=rows.ours - rows.paper).reset_index()
@@ -409,9 +409,8 @@ CAPTIONS = {
        "four times.",
     2: "PCKh@0.5 in percent; Total weighs each joint by how often it is labelled.",
     3: "In percent. Not the paper's comparison, whose rows for two detectors are lost (E-09): our boxes are the true "
-       "ones, jittered (standard "
-       "deviation of the corners in % of the box) or left out (% of the people). Printed mAP is over all classes of "
-       "COCO.",
+       "ones, jittered (standard deviation of the corners in % of the box) or left out (% of the people). Printed mAP "
+       "is over all classes of COCO.",
     **{n: "In percent; PCK@0.2 is ours only. Ours − Ours* is taken seed by seed; 95 %: where it may lie with other "
           "people, by a paired bootstrap over images." for n in (4, 5, 6)},
 }
@@ -485,8 +484,8 @@ def lines_of(group:pd.DataFrame, # the cells of one row, in the table's order
         lines.append(['retrained here' if group.experiment.iloc[0] in RIVALS else 'ours', *cells, str(group.n.max())])
     if gain and group.low.notna().any():
         ends = zip(group.metric, group.low, group.high)
-        lines.append(['95 %', *('' if np.isnan(low) else f'{shown(m, low, True)} to {shown(m, high, True)}' for m, low,
-                                high in ends), ''])
+        lines.append(['95 %', *('' if np.isnan(low) else f'{shown(m, low, True)} to {shown(m, high, True)}'
+                                for m, low, high in ends), ''])
     if group.delta.notna().any() and not gain:
         delta = group.delta.where(~group.metric.isin(['#Params', 'GFLOPs']))
         lines.append(['Δ', *(shown(m, v, True) for m, v in zip(group.metric, delta)), ''])
@@ -581,8 +580,7 @@ def in_words(number:int, # 4, 5 or 6
     found = interval(runs, full, without, layout.metrics[metric])
     people = f"; 95 % interval over the people {' to '.join(shown(metric, 100*v, True) for v in (found.low, found.high))}" if found else ''
     return Markdown(f"{name_of(full)} against {name_of(without)}: **{shown(metric, x.mean(), True)} {spread}{metric}** "
-                    f"over {seeds}, "
-                    f"above zero in {(x > 0).sum()} of {len(x)}{people}. {paper}")
+                    f"over {seeds}, above zero in {(x > 0).sum()} of {len(x)}{people}. {paper}")
 
 # %% ../../nbs/report/20_tables.ipynb #3dd318ca
 def have(experiments:list[str], folder:str|Path|None=None)->bool:

@@ -242,8 +242,8 @@ def suppressed(model:nn.Module, pack:Pack, once:Predictions, evaluation:Evaluati
     both = first + results_of(again, predict(model, again, evaluation, sigma, device))
     frames = np.concatenate([frame_area(pack), frame_area(again)])
     ways = {'nms': left, 'twice': both, 'twice-nms': oks_nms(both, frames, .9, sigmas)}
-    return {f'AP/{name}': keypoint_ap(truth, results, sigmas)['AP'] for name,
-            results in ways.items()}, 1000*seconds/len(pack)
+    return {f'AP/{name}': keypoint_ap(truth, results, sigmas)['AP']
+            for name, results in ways.items()}, 1000*seconds/len(pack)
 
 # %% ../../nbs/runs/40_evaluating.ipynb #dc5af6a8
 def ladder(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=EvaluationConfig(), sigma:float|None=None, seed:int=0,
