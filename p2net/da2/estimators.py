@@ -49,7 +49,7 @@ def add(total, term, weight:Tensor): # trees; (n,)
     if total is None: return term
     return tree_map(lambda a, b: a + b if a.is_floating_point() else a, total, term)
 
-
+# %% ../../nbs/da2/42_estimators.ipynb #58c50fc0
 def softened(policy:Policy,
              noise:Noise,
              k:Tensor, # (n,) the sub-policy of each image

@@ -140,6 +140,7 @@ def coco_evaluation(truth:dict, # from `read_truth`
         ev.evaluate()
     return ev
 
+# %% ../../nbs/evaluation/20_average_precision.ipynb #ec442cd0
 def coco_stats(*evaluation)->np.ndarray: # what `coco_evaluation` takes -> 10 numbers for keypoints, 12 for boxes
     "pycocotools' summary, in silence."
     ev = coco_evaluation(*evaluation)

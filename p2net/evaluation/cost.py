@@ -124,6 +124,7 @@ def receptive_field(model:nn.Module, # run in evaluation mode, weights untouched
     field = torch.autograd.grad(centre, x)[0].abs().sum((0,1))
     return field/field.sum()
 
+# %% ../../nbs/evaluation/40_cost.ipynb #6c2502f4
 def extent(field:Tensor, # (H, W), not negative
           )->tuple[int, int]: # height and width
     "Smallest rectangle that holds every pixel that is read at all."

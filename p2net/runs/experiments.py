@@ -327,6 +327,7 @@ def holds_result(root:Path, config:Config)->bool:
     try: return read_record(record_folder(root, config))['status'] == 'complete'
     except (FileNotFoundError, ValueError): return False
 
+# %% ../../nbs/runs/70_experiments.ipynb #c06c502c
 def run_experiment(config:Config, place:Place)->dict: # the record, as written
     "Run what `config` describes and write its record."
     machine = environment('cuda' if torch.cuda.is_available() else 'cpu')

@@ -237,6 +237,7 @@ def run(self,
     bar.close()
     return self.step_done >= total
 
+# %% ../../nbs/runs/60_searching.ipynb #d7bbac79
 def log(self, step:int)->None:
     "Add the policy as it stands to the rows of policy.csv."
     self.rows += self.policy.rows(step=step)

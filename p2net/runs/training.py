@@ -144,6 +144,7 @@ def save(self)->None:
         shutil.rmtree(old, ignore_errors=True)
     self.accelerator.wait_for_everyone()
 
+# %% ../../nbs/runs/50_training.ipynb #17cdb133
 def resume(self)->bool: # whether there was something to resume
     "Go on from the last checkpoint, if it was made under these settings."
     folder = self.checkpoint()
@@ -161,6 +162,7 @@ def bar_line()->int:
     "Line of the terminal for the progress bar: runs side by side are given one each."
     return int(os.environ.get('P2NET_BAR', 0))
 
+# %% ../../nbs/runs/50_training.ipynb #11c317e0
 def fit(self,
         until:int|None=None, # stop after this step; None: the config's last
         seconds:float|None=None, # stop (with a checkpoint) once this much time has passed in this call
