@@ -51,11 +51,14 @@ def test_libraries_do_the_same(scene, ours, name, make, planes, sign):
 
 
 def test_differentiable_paths_agree():
-    "Pictures to 1e-4 of the range, joints to 1e-3 px, slopes in both magnitudes to 1 in 1000: float32 positions on a 400 px canvas."
+    "Pictures to 1e-4 of the range, joints to 1e-3 px: float32 positions on a 400 px canvas. Slopes in either magnitude to 3 in 1000 of the largest: they jump where a position falls on the other side of a pixel."
     optional('kornia')
-    (x, joints, slope), (y, found, theirs) = (f() for f in bench.differentiable(bench.make_scene(2)).values())
-    assert (x - y).abs().max() < 1e-4 and (joints - found).abs().max() < 1e-3
-    assert ((slope - theirs).abs() < 1e-3*theirs.abs().max()).all()
+    ours, *others = ([torch.cat(part) for part in done[:2]] + [done[2]] for done in (f() for f in bench.differentiable(bench.make_scene(10)).values()))
+    assert len(others) == 2                                                       # kornia's whole batch and its portions
+    for theirs in others:
+        (x, y), (joints, found), (slope, other) = zip(ours, theirs)
+        assert (x - y).abs().max() < 1e-4 and (joints - found).abs().max() < 1e-3
+        assert ((slope - other).abs() < 3e-3*other.abs().amax(0)).all()
 
 
 def test_heatmaps_are_those_of_the_trainer():
@@ -153,8 +156,8 @@ def test_record_of_invented_times(monkeypatch):
     monkeypatch.setattr(bench, 'installed', lambda name: None if name == 'kornia' else '1.0')
     deploy = {'floor': [100., 100], 'deployed uint8': [70., 90], 'deployed': [60., 60], 'torchvision v2, threads': [20., 30]}
     config = bench.make_config('tiny', experiment='bench')
-    record = bench.bench_record(config, deploy, dict(ours=[1., 2]), {'paired': [4., 8], 'straight-through': [3., 6], 'plain': [1., 2]},
-                                {'paired': 14, 'straight-through': 12, 'plain': 10}, dict(augmented=[1.1, 1.], cropped=[1., 1.], plain=[1., 1.]), 9., 2)
+    record = bench.bench_record(config, deploy, dict(ours=[1., 2]), {'paired': [4., 8], 'paired, half': [3., 6], 'straight-through': [3., 6], 'plain': [1., 2]},
+                                {'paired': 14, 'paired, half': 13, 'straight-through': 12, 'plain': 10}, dict(augmented=[1.1, 1.], cropped=[1., 1.], plain=[1., 1.]), 9., 2)
     found = record['metrics']
     assert (record['scale'], record['experiment'], record['seed'], record['status']) == ('tiny', 'bench', 0, 'complete')
     want = dict(deploy_vs_floor=.8, deploy_vs_fastest_peer=2.5, search_step_vs_plain=4, search_memory_vs_plain=1.4, augmented_loop_vs_plain=1.05)
