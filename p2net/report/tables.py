@@ -380,7 +380,7 @@ def with_setting(table:pd.DataFrame, runs:pd.DataFrame)->pd.DataFrame: # CELLS
     of = [boxes.get(e, runs.boxes.iloc[0]) if m else '' for e, m in zip(table.experiment, mine)]
     return table.assign(scale=np.where(mine, runs.scale.iloc[0], ''), boxes=of).reindex(columns=CELLS)
 
-# %% ../../nbs/report/20_tables.ipynb #41545f82
+# %% ../../nbs/report/20_tables.ipynb #efe340c7
 def setting(runs:pd.DataFrame, # of `load_runs`
             boxes:str|None=None, # in words; None: as recorded
            )->str: # '300 rendered people, ground-truth boxes, flip test, scale tiny (ResNet-18, 96×72)'
@@ -391,8 +391,8 @@ def setting(runs:pd.DataFrame, # of `load_runs`
     net = [f'ResNet-{depth}'] if depth else []
     size = ['×'.join(map(str, size))] if size else []
     flip = f"{'' if run.flip_test else 'no '}flip test"
-    return f"{who}, {boxes or f'{run.boxes} boxes'}, {flip}, scale {run.scale}" + (f" ({', '.join(net + size)})"
-                                                                                   if net + size else '')
+    small = f" ({', '.join(net + size)})" if net + size else ''
+    return f"{who}, {boxes or f'{run.boxes} boxes'}, {flip}, scale {run.scale}{small}"
 
 # %% ../../nbs/report/20_tables.ipynb #f45c95f2
 def caption(number:int, runs:pd.DataFrame, measured:str)->str:
