@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ESTIMATORS', 'inner_step', 'bilevel', 'val_slope', 'exact_hypergradient', 'norm', 'finite_difference', 'borrowed',
            'learners', 'central_difference', 'Estimator', 'StraightThrough', 'leave_one_out', 'signal_to_noise',
-           'Paired', 'make_estimator', 'Search', 'cyclic']
+           'Paired', 'make_estimator', 'Search', 'remainder', 'cyclic']
 
 # %% ../../nbs/da2/40_search.ipynb #8d8e391b
 import inspect, math
@@ -364,10 +364,10 @@ def train(self, inputs, target)->float: # the training loss before the step
     self.optimizer.step()
     return loss.item()
 
-# %% ../../nbs/da2/40_search.ipynb #3c801ee5
+# %% ../../nbs/da2/40_search.ipynb #f0c44974
 @patch_to(Search)
-def direction(self, batch)->tuple[list[Tensor],float]: # v; the validation loss
-    "v, the gradient of the validation loss at the new weights. Leaves no trace in the model."
+def slope(self, batch)->tuple[list[Tensor],float]: # gradient in the weights; the loss
+    "The gradient of the validation loss on these pictures. Leaves no trace in the model."
     with borrowed(self.model, weights=False), torch.autocast(self.weights[0].device.type, enabled=False):
         self.model.train(self.val_mode == 'training')
         loss = self.val_loss(self.model, batch)
@@ -376,6 +376,25 @@ def direction(self, batch)->tuple[list[Tensor],float]: # v; the validation loss
     v = [self.reduce(torch.zeros_like(w) if g is None else g) for w, g in zip(self.weights, v)]
     self.check(norm(v), 'gradient of the validation loss')
     return v, loss.item()
+
+# %% ../../nbs/da2/40_search.ipynb #13fc2f58
+def remainder(v, l, # tensors, one of each for every weight
+         )->tuple[list[Tensor],float]: # v without its part along l; the cosine of v and l
+    "What v asks for and l doesn't."
+    along, square = sum((a*b).sum() for a, b in zip(v, l)), norm(l)**2
+    return [a - along/square*b for a, b in zip(v, l)], (along/(norm(v)*norm(l))).item()
+
+# %% ../../nbs/da2/40_search.ipynb #7f27ebc9
+@patch_to(Search)
+def direction(self,
+              batch, # of the judges
+              own=None, # clean pictures of the learners, as `val_loss` takes them; None: v as it is
+             )->tuple[list[Tensor],dict]: # v; numbers for the log
+    "v of Eq. (12), the gradient of the validation loss at the new weights."
+    v, loss = self.slope(batch)
+    if own is None: return v, dict(val_loss=loss)
+    v, common = remainder(v, self.slope(own)[0])
+    return v, dict(val_loss=loss, common=common)
 
 # %% ../../nbs/da2/40_search.ipynb #fc62ced1
 @patch_to(Search)
@@ -386,20 +405,21 @@ def probe(self,
     self.model.train(self.probe_mode == 'training')
     with torch.autocast(self.weights[0].device.type, enabled=False): return self.estimator.probe(model or self.model)
 
-# %% ../../nbs/da2/40_search.ipynb #fb1d5492
+# %% ../../nbs/da2/40_search.ipynb #1f8a8f2d
 @patch_to(Search)
 def step(self,
          train_batch, # whatever `augment` understands
          n:int, # images in it
          val_batch, # whatever `val_loss` understands
          gen:torch.Generator, # of the CPU: all throws come from it
+         own=None, # see `direction`
         )->dict[str,float]: # numbers for a log
     "One step of the search: weights by Eq. (10), then the policy by Eq. (12)."
     inputs, target = self.estimator.throw(train_batch, n, gen)
     before = [w.detach().clone() for w in self.weights]                                  # omega_{k-1}
     zeta = self.optimizer.param_groups[0]['lr']
     train_loss = self.train(inputs, target)                                              # Eq. (10)
-    v, val_loss = self.direction(val_batch)
+    v, judged = self.direction(val_batch, own)
     epsilon, self.val_batch = self.epsilon_scale/(norm(v).item() + 1e-12), val_batch
     h, seen = self.estimator.derivative(self, before, v, epsilon)
     for t in h: self.check(t, 'finite difference')
@@ -408,7 +428,7 @@ def step(self,
     for d in self.policy.parameters(): d.grad = self.reduce(torch.zeros_like(d) if d.grad is None else d.grad)
     self.policy_optimizer.step()
     self.steps += 1
-    return dict(step=self.steps, train_loss=train_loss, val_loss=val_loss, zeta=zeta, v_norm=norm(v).item(),
+    return dict(step=self.steps, train_loss=train_loss, **judged, zeta=zeta, v_norm=norm(v).item(),
                 epsilon=epsilon, **seen,
                 policy_gradient=norm([d.grad for d in self.policy.parameters()]).item(), **more,
                 entropy=self.policy.entropy(), drift=self.policy.drift())
