@@ -71,19 +71,21 @@ class NetworkConfig(Strict):
         has = HAS.get(self.architecture, set(type(self).model_fields))
         return {name: value for name, value in self.model_dump(exclude={'architecture'}).items() if (name in has) is own}
 
-# %% ../../nbs/runs/10_config.ipynb #f86688e7
+# %% ../../nbs/runs/10_config.ipynb #57c9a683
 PolicyName = Literal['searched', 'identity', 'hand-made', 'frozen', 'random', 'randaugment', 'trivialaugment']
 
 class SearchConfig(Strict):
     "The bi-level search, III.A.3. Defaults: `C-24` to `C-60`."
     operations: Literal['dada15', 'pose16'] = 'dada15'  # C-01
     sub_policies: Literal['pairs', 'singles'] = 'pairs' # K = 105 or 15, C-03
-    estimator: Literal['paired', 'straight-through'] = 'paired'  # of the policy's gradient, C-33
+    estimator: Literal['paired', 'straight-through', 'alignment'] = 'paired'  # of the policy's gradient, C-33
     candidates: Annotated[int, Field(ge=2)] = 4         # M draws an image
     jitter: Positive = .5                               # sd of the noise on the logit of m
     tau: Positive = .5                                  # both temperatures, C-24, C-25
     epsilon: Positive = .01                             # epsilon |v| of Eq. 12
     probe_mode: Literal['training', 'evaluation'] = 'training'  # BatchNorm at omega+ and omega-, C-41
+    share: Annotated[float, Field(gt=0, le=1)] = 1.     # of the batch, those whose candidates are compared
+    common: Literal['kept', 'removed'] = 'kept'         # what v shares with the gradient of the learners' clean pictures
     policy_lr: Positive = .05                           # Adam's, C-46
     lr: Positive = 5e-4                                 # of the network during the search, C-47
     batch: Annotated[int, Field(ge=2)] = 32             # people a step, training and validation each
@@ -121,9 +123,9 @@ class EvaluationConfig(Strict):
     batch: Count = 64
     boxes: str|None = None  # JSON of a detector's boxes, for the experiment 'detected', C-111
 
-# %% ../../nbs/runs/10_config.ipynb #e63ba835
+# %% ../../nbs/runs/10_config.ipynb #ff190b6c
 # section -> field -> what runs without the field did
-LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'evaluation': {'boxes': None}}
+LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'search': {'share': 1., 'common': 'kept'}, 'evaluation': {'boxes': None}}
 
 def settled(settings:dict)->dict: # a copy
     "Settings without the later fields that change nothing."

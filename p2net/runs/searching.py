@@ -26,8 +26,8 @@ from .training import autocast, bar_line, make_network
 
 # %% auto #0
 __all__ = ['PLANTS', 'SearchBatch', 'PeopleAugment', 'train_loss', 'validation_loss', 'make_policy', 'Searcher', 'planted',
-           'learn_batch', 'judge_batch', 'warm_up', 'turn', 'write_state', 'save', 'resume', 'warm_up_file',
-           'leave_warm_up', 'take_warm_up', 'run', 'log', 'metrics']
+           'learn_batch', 'clean', 'judge_batch', 'own_batch', 'warm_up', 'turn', 'write_state', 'save', 'resume',
+           'warm_up_file', 'leave_warm_up', 'take_warm_up', 'run', 'log', 'metrics']
 
 # %% ../../nbs/runs/60_searching.ipynb #5f63581c
 class SearchBatch(NamedTuple):
@@ -66,7 +66,7 @@ def make_policy(search:SearchConfig)->Policy:
     return Policy(operations=dict(dada15=DADA15, pose16=POSE16)[search.operations], sub_policies=search.sub_policies,
                   tau=search.tau)
 
-# %% ../../nbs/runs/60_searching.ipynb #b3438a48
+# %% ../../nbs/runs/60_searching.ipynb #2a297eb7
 class Searcher:
     "The experiment `search`: halves of the people, a network, a policy, and the steps that move them."
     def __init__(self,
@@ -86,7 +86,7 @@ class Searcher:
         self.search = Search(self.model, self.policy, self.augment, train_loss, validation_loss, optimizer,
                              policy_lr=s.policy_lr,
                              estimator=s.estimator, candidates=s.candidates, jitter=s.jitter, epsilon_scale=s.epsilon,
-                             probe_mode=s.probe_mode)
+                             probe_mode=s.probe_mode, share=s.share)
         self.step_done, self.rows, self.history, self.seconds = 0, [], [], 0.
 
 # %% ../../nbs/runs/60_searching.ipynb #58f4d22c
@@ -112,24 +112,34 @@ def planted(plant:str|None, # of PLANTS; None: people as they are
                  low + (high - low)*u[:, 0],
                  either if sign == 0 else torch.full((n, N), float(sign)), torch.zeros(n, N, 2)), operations
 
-# %% ../../nbs/runs/60_searching.ipynb #0d2ccac1
+# %% ../../nbs/runs/60_searching.ipynb #28260f5e
 def learn_batch(self, step:int)->SearchBatch:
     "People that the network learns from at `step`, mirror and frame drawn."
     n = min(self.config.search.batch, len(self.learn))
     rows = self.learn[Batches(len(self.learn), n, self.config.seed).at(step)]
     return SearchBatch(rows, *base_draws(n, self.config.training, generator(self.config.seed, 'search frames', step)))
 
+def clean(self, rows:np.ndarray, plant:str|None=None)->tuple[Tensor, Tensor, Tensor]: # x, heatmaps, weights
+    "People without the policy, shifted by `plant`, as `validation_loss` takes them."
+    x, joints, visibility = crop_people(self.pack, rows, *planted(plant, rows, self.config.seed))
+    return (x.contiguous(memory_format=torch.channels_last),
+            *targets(joints, visibility, self.pack.input_size, self.config.training.sigma))
+
 def judge_batch(self, step:int)->tuple[Tensor, Tensor, Tensor]: # x, heatmaps, weights
     "People that judge `step`: clean crops, no mirror (C-44), shifted where the config plants a shift."
     n = min(self.config.search.batch, len(self.judges))
     rows = self.judges[Batches(len(self.judges), n, self.config.seed + 1).at(step)]
-    x, joints, visibility = crop_people(self.pack, rows, *planted(self.config.search.plant, rows, self.config.seed))
-    return x.contiguous(memory_format=torch.channels_last), *targets(joints, visibility, self.pack.input_size,
-                                                                     self.config.training.sigma)
+    return self.clean(rows, self.config.search.plant)
 
-Searcher.learn_batch, Searcher.judge_batch = learn_batch, judge_batch
+def own_batch(self, step:int)->tuple[Tensor, Tensor, Tensor]|None: # x, heatmaps, weights
+    "Learners as clean as the judges, drawn apart from those that `step` learns from; None where v is taken whole."
+    if self.config.search.common == 'kept': return None
+    n = min(self.config.search.batch, len(self.learn))
+    return self.clean(self.learn[Batches(len(self.learn), n, self.config.seed + 2).at(step)])
 
-# %% ../../nbs/runs/60_searching.ipynb #d4795d37
+Searcher.learn_batch, Searcher.clean, Searcher.judge_batch, Searcher.own_batch = learn_batch, clean, judge_batch, own_batch
+
+# %% ../../nbs/runs/60_searching.ipynb #b458a338
 def warm_up(self, step:int)->float: # the loss
     "One step of plain training under the start policy."
     batch, gen = self.learn_batch(step), generator(self.config.seed, 'warm-up', step)
@@ -147,7 +157,7 @@ def turn(self, step:int)->dict: # losses, norm of v and so on
     "One step of the bi-level search: the network, then the policy."
     batch = self.learn_batch(step)
     return self.search.step(batch, len(batch.indices), self.judge_batch(step),
-                            generator(self.config.seed, 'search', step))
+                            generator(self.config.seed, 'search', step), self.own_batch(step))
 
 Searcher.warm_up, Searcher.turn = warm_up, turn
 
