@@ -245,7 +245,7 @@ def tables_of(chains:list, # from `chains_of`
             tables[rows] = through(name, [[at[r][1]] for r in rows], tables[rows])
     return dict(zip(mine, finish.finished(tables[:, None])))
 
-# %% ../../nbs/da2/50_deploy.ipynb #85d09de0
+# %% ../../nbs/da2/50_deploy.ipynb #92cd8208
 def write_heatmaps(joints:np.ndarray, # (n, J, 2) input px
                    visibility:np.ndarray, # (n, J): where 0, the map is empty
                    size:tuple[int,int], # (H, W) of the network's input
@@ -256,12 +256,12 @@ def write_heatmaps(joints:np.ndarray, # (n, J, 2) input px
     "Gaussian maps around the joints."
     shown = (np.asarray(visibility) > 0)[..., None]
     mu = ((np.where(shown, joints, 0) + .5)/stride - .5).astype(np.float32)
-    row, column = (np.exp(-(np.arange(length//stride, dtype=np.float32) - mu[..., axis:axis + 1])**2/np.float32(2*sigma**2))
-                   for axis, length in enumerate(size[::-1]))
+    away = (np.arange(length//stride, dtype=np.float32) - mu[..., axis:axis + 1] for axis, length in enumerate(size[::-1]))
+    row, column = (np.exp(-a**2/np.float32(2*sigma**2)) for a in away)
     for line in (row, column): line[line < 1e-19] = 0
     return np.einsum('njh,njw->njhw', column*shown, row, out=out)
 
-# %% ../../nbs/da2/50_deploy.ipynb #170060b7
+# %% ../../nbs/da2/50_deploy.ipynb #579efb72
 class Rooms(local):
     "Arrays that a thread uses again and again."
     def __init__(self): self.kept = {}
@@ -286,7 +286,8 @@ def warp_there(canvas:np.ndarray, # (h, w, C) uint8
     return cv2.warpAffine(canvas, matrix, size[::-1], out, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, border)
 
 
-def warp_fetched(canvas:np.ndarray, matrix:np.ndarray, size:tuple[int,int], border:tuple, out:np.ndarray, # as in `warp_there`, C = 3
+def warp_fetched(canvas:np.ndarray, matrix:np.ndarray, size:tuple[int,int], # as in `warp_there`, C = 3
+                 border:tuple, out:np.ndarray, # as well
                  span:tuple[int,int,int,int], # y0, y1, x0, x1: the part of the canvas that the crop looks at
                 )->np.ndarray: # `out`
     "The same, the part fetched first."
@@ -295,7 +296,7 @@ def warp_fetched(canvas:np.ndarray, matrix:np.ndarray, size:tuple[int,int], bord
     cv2.cvtColor(canvas[y0:y1, x0:x1], cv2.COLOR_RGB2RGBA, near[y0:y1, x0:x1])
     return cv2.cvtColor(warp_there(near, matrix, size, border, rooms('wide', (*size, 4))), cv2.COLOR_RGBA2RGB, out)
 
-# %% ../../nbs/da2/50_deploy.ipynb #56f0c363
+# %% ../../nbs/da2/50_deploy.ipynb #160228ae
 def spans_of(total:Tensor, # (n, 2, 3) float64, canvas px -> input px
              size:tuple[int,int], # (H, W)
              shapes:np.ndarray, # (n, 2) or (2,): (h, w) of the canvases
@@ -307,7 +308,8 @@ def spans_of(total:Tensor, # (n, 2, 3) float64, canvas px -> input px
     return ends.clip(0, np.broadcast_to(shapes, ends.shape[:2])[..., None]).astype(int).reshape(-1, 4)
 
 
-def fetched(total:Tensor, size:tuple[int,int], shapes:np.ndarray)->list: # for each person a span, or None: warp where it lies
+def fetched(total:Tensor, size:tuple[int,int], shapes:np.ndarray, # as in `spans_of`
+           )->list: # for each person a span, or None: warp where it lies
     "Parts up to four times as large as the crop are fetched, from canvases up to four million pixels."
     spans = spans_of(total, size, shapes)
     area = (spans[:, 1] - spans[:, 0])*(spans[:, 3] - spans[:, 2])
@@ -401,7 +403,7 @@ def _joints(total, joints, visibility, size):
     inside = ((moved >= -.5) & (moved <= np.array([size[1], size[0]]) - .5)).all(-1)
     return moved, visibility*inside.astype(visibility.dtype)
 
-# %% ../../nbs/da2/50_deploy.ipynb #c03ee3e8
+# %% ../../nbs/da2/50_deploy.ipynb #8bff5893
 def augment_fast(canvases, # (c, h, w, 3) uint8, RGB: array, memory map or list of arrays
                  matrix, # (n, 2, 3) canvas px -> input px: the base crop
                  joints, # (n, J, 2) canvas px, or None
@@ -409,13 +411,14 @@ def augment_fast(canvases, # (c, h, w, 3) uint8, RGB: array, memory map or list 
                  draws:Draws, # for n people
                  operations:tuple[Operation,...], # what `draws.op` points into
                  size:tuple[int,int], # (H, W) of the network's input
-                 output:str='float', # 'float': (n, 3, H, W) normalised float32; 'channels-last': the same numbers in (n, H, W, 3); 'uint8': (n, H, W, 3)
+                 # 'float': (n, 3, H, W) normalised float32; 'channels-last': the same in (n, H, W, 3); 'uint8': (n, H, W, 3)
+                 output:str='float',
                  fill=IMAGENET_MEAN, # colour of what the canvas doesn't show
                  mean=IMAGENET_MEAN, std=IMAGENET_STD, # of the normalised output
                  which=None, # (n,) canvas of each person; None: the first n in order
                  out=None, # array to write the pictures to, such as the view of a pinned tensor; None: a new one
                  threads:int=1, # the result doesn't depend on it
-                 also=None, # called in the threads with (first, one past the last, joints, visibility) of a portion of the people
+                 also=None, # called in the threads with (first, one past the last, joints, visibility) of a portion
                 )->tuple[np.ndarray,np.ndarray|None,np.ndarray|None]: # pictures, joints in input px, visibility
     "`augment` on eight bits: one warp, one table per channel."
     canvases, matrix, draws, which = _checked(canvases, matrix, draws, operations, which)
