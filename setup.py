@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 parser = ConfigParser(delimiters=['='])
 parser.read('settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('dev', 'bench')}
+extras = {name: cfg[f'{name}_requirements'].split() for name in ('dev', 'bench', 'export')}
 readme = Path('README.md')
 
 setup(
@@ -16,6 +16,6 @@ setup(
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
     long_description_content_type='text/markdown',
     packages=find_packages(include=['p2net', 'p2net.*']), include_package_data=True,
-    package_data={'p2net': ['**/*.json', '**/*.csv', '**/*.yaml']},
+    package_data={'p2net': ['**/*.json', '**/*.csv', '**/*.yaml', '**/*.safetensors']},
     python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(),
     extras_require=extras, entry_points={'console_scripts': cfg['console_scripts'].split()}, zip_safe=False)
