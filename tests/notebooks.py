@@ -111,8 +111,8 @@ def same_number(a, b):
     by at most one unit in the last digit printed (of the finer one), which is what rounding can do, or by 0.1 %, since sums in
     another order, and training more so, move more digits than a long print hides."""
     if a == b: return True
-    if not all('.' in t or 'e' in t for t in (a, b)): return False
     x, y = (float(t.replace('−', '-')) for t in (a, b))
+    if not all('.' in t or 'e' in t for t in (a, b)): return x == y == 0                    # 0 and -0
     return abs(x - y) <= max(1.001*min(map(last_digit, (a, b))), 1e-3*max(abs(x), abs(y)))
 
 
