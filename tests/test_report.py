@@ -85,7 +85,7 @@ def test_table_3_has_lost_rows_and_levels(full):
 def test_experiments_are_those_of_the_runs():
     "Tables ask for no experiment that nobody can run, and commands name none."
     from p2net.runs.experiments import EXPERIMENTS as experiments
-    asked = {e for layout in tables.LAYOUTS.values() for e in layout.rows if e not in tables.RIVALS | {'cpn': ''}}
+    asked = {e for layout in tables.LAYOUTS.values() for e in layout.rows}
     assert asked | set(figures.ABLATIONS + figures.AUGMENTATIONS + figures.TRAINED) <= set(experiments)
     assert asked - {'box-quality'} <= set(tables.NAMES)
 
