@@ -65,8 +65,10 @@ def traced(pose:Pose, opset:int)->bytes:
     file, (H, W) = io.BytesIO(), pose.about.input_size
     names = ('heatmaps', 'joints', 'scores')
     with exportable(opset), torch.inference_mode(False), torch.no_grad():
-        torch.onnx.export(Recipe(pose).eval(), (torch.zeros(2, 3, H, W),), file, input_names=['crop'], output_names=list(names),
-                          dynamic_axes={name: {0: 'people'} for name in ('crop', *names)}, opset_version=opset, dynamo=False)
+        torch.onnx.export(Recipe(pose).eval(), (torch.zeros(2, 3, H, W),), file, input_names=['crop'],
+                          output_names=list(names),
+                          dynamic_axes={name: {0: 'people'} for name in ('crop', *names)}, opset_version=opset,
+                          dynamo=False)
     return file.getvalue()
 
 # %% ../nbs/87_export.ipynb #8fce022a
@@ -83,9 +85,11 @@ def metadata(pose:Pose)->dict[str, str]:
     "Everything that a program needs to use the file, in words and numbers."
     a, sk = pose.about, pose.skeleton
     H, W = a.input_size
-    numbers = dict(input_size=dict(H=H, W=W), padding=a.padding, fill=[124, 116, 104], mean=[.485, .456, .406], std=[.229, .224, .225])
+    numbers = dict(input_size=dict(H=H, W=W), padding=a.padding, fill=[124, 116, 104], mean=[.485, .456, .406],
+                   std=[.229, .224, .225])
     skeleton = dict(joints=sk.joints, limbs=sk.limbs, flip_pairs=sk.flip_pairs, sigmas=sk.sigmas)
-    return dict(crop=CROP, decoding=DECODING, numbers=json.dumps(numbers), skeleton=json.dumps(skeleton), p2net=a.to_json())
+    return dict(crop=CROP, decoding=DECODING, numbers=json.dumps(numbers), skeleton=json.dumps(skeleton),
+                p2net=a.to_json())
 
 def to_onnx(pose:Pose, # `Pose.load()`
             path, # .onnx

@@ -69,7 +69,8 @@ class About:
 def about_json(text:str, path)->About:
     "What `to_json` wrote."
     fields = json.loads(text)
-    if (found := fields.pop('format')) != FORMAT: raise ValueError(f"{path}: written in format {found}, this version reads {FORMAT}")
+    if (found := fields.pop('format')) != FORMAT:
+        raise ValueError(f"{path}: written in format {found}, this version reads {FORMAT}")
     tuples = lambda v: tuple(map(tuples, v)) if isinstance(v, list) else v
     s = fields.pop('skeleton')
     groups = {k: tuple(v) for k, v in s.pop('groups').items()}
@@ -92,7 +93,8 @@ def record_beside(path:Path)->Path:
     places = [path.with_name('record.json'), path.with_suffix('.json'), *mirror]
     found = next((p for p in places if p.is_file()), None)
     if found is None:
-        raise FileNotFoundError(f"{path}: its header doesn't say what these weights are, and there is no {' nor '.join(map(str, places))}")
+        raise FileNotFoundError(f"{path}: its header doesn't say what these weights are, and there is no "
+                                f"{' nor '.join(map(str, places))}")
     return found
 
 def about_record(path:Path)->About:
@@ -100,9 +102,11 @@ def about_record(path:Path)->About:
     record = read_record(record_beside(path))
     c = Config(**record['config'])
     told = ('PCK@0.2', 'PCKh@0.5', 'AP')
-    trained = dict(experiment=record['experiment'], people=record['data'].get('train', {}), steps=record['cost'].get('steps'),
+    trained = dict(experiment=record['experiment'], people=record['data'].get('train', {}),
+                   steps=record['cost'].get('steps'),
                    metrics={k: record['metrics'][k] for k in told if k in record['metrics']})
-    return About(c.network.model_dump(), skeleton_of(c, path), c.data.input_size, c.data.padding, c.data.reach, c.training.sigma,
+    return About(c.network.model_dump(), skeleton_of(c, path), c.data.input_size, c.data.padding, c.data.reach,
+                 c.training.sigma,
                  c.evaluation.model_dump(), trained)
 
 # %% ../nbs/86_predict.ipynb #676bd264
@@ -119,7 +123,8 @@ def build(about:About, seed:int=0)->nn.Module:
 def fill(model:nn.Module, path)->None:
     "Put the tensors of a file into `model`; halves become float32."
     tensors, own = read_tensors(path), model.state_dict()
-    wrong = next((k for k in [*own, *tensors] if k not in tensors or k not in own or tensors[k].shape != own[k].shape), None)
+    wrong = next((k for k in [*own, *tensors] if k not in tensors or k not in own or tensors[k].shape != own[k].shape),
+                 None)
     if wrong: raise ValueError(f"{path}: {wrong} doesn't fit the network that its header or record describes")
     model.load_state_dict(tensors)
 
@@ -149,7 +154,9 @@ def check_boxes(boxes, size:tuple[int, int])->np.ndarray: # (n, 4), the parts on
     except (TypeError, ValueError): raise ValueError(f"boxes must be n times x, y, w, h, got {boxes!r:.60}") from None
     clipped = clip_box(boxes, size)
     bad = np.flatnonzero(~((clipped[:, 2:] > 0).all(1) & np.isfinite(boxes).all(1)))
-    if len(bad): raise ValueError(f"box {bad[0]} is empty or off the picture of {size[1]}x{size[0]} pixels: {boxes[bad[0]].tolist()}")
+    if len(bad):
+        raise ValueError(f"box {bad[0]} is empty or off the picture of {size[1]}x{size[0]} pixels: "
+                         f"{boxes[bad[0]].tolist()}")
     return clipped
 
 # %% ../nbs/86_predict.ipynb #0f1714d5
@@ -201,7 +208,8 @@ def header(path:Path)->str|None:
 def find(self, picture:np.ndarray, boxes:np.ndarray, scores:np.ndarray)->list[FoundPerson]:
     "One look through each box, by the test recipe."
     pack = pack_in_memory(picture, boxes, scores, self.about)
-    found = predict(self.model, pack, EvaluationConfig(**self.about.evaluation), self.about.sigma or default_sigma(pack.input_size))
+    found = predict(self.model, pack, EvaluationConfig(**self.about.evaluation),
+                    self.about.sigma or default_sigma(pack.input_size))
     return [FoundPerson(*row) for row in zip(found.joints, found.scores, boxes, map(float, found.score(scores)))]
 
 def __call__(self,
@@ -238,9 +246,12 @@ def rows_of(data, path)->list[tuple[str, list, float]]: # name or id of the phot
     "Boxes of a file in any of its three forms."
     if isinstance(data, dict) and 'annotations' in data:
         names = {i['id']: i['file_name'] for i in data['images']}
-        return [(names[a['image_id']], a['bbox'], a.get('score', 1.)) for a in data['annotations'] if not a.get('iscrowd')]
-    if isinstance(data, dict): return [(name, b[:4], b[4] if len(b) > 4 else 1.) for name, boxes in data.items() for b in boxes]
-    return [(str(r.get('file_name', r.get('image_id'))), r['bbox'], r.get('score', 1.)) for r in data if r.get('category_id', 1) == 1]
+        return [(names[a['image_id']], a['bbox'], a.get('score', 1.)) for a in data['annotations']
+                if not a.get('iscrowd')]
+    if isinstance(data, dict):
+        return [(name, b[:4], b[4] if len(b) > 4 else 1.) for name, boxes in data.items() for b in boxes]
+    return [(str(r.get('file_name', r.get('image_id'))), r['bbox'], r.get('score', 1.)) for r in data
+            if r.get('category_id', 1) == 1]
 
 def same_photo(name:str, # in the file: a name, or COCO's number of an image
                photo:Path)->bool:
@@ -252,7 +263,8 @@ def boxes_from_file(path, threshold:float=0.)->Boxes:
     "Boxes that somebody has written down."
     try: rows = rows_of(read_json(path), path)
     except (KeyError, TypeError, AttributeError, IndexError):
-        raise ValueError(f'{path}: not a file of boxes; write {{"photo.jpg": [[x, y, w, h], ...]}}, or COCO annotations or detections') from None
+        raise ValueError(f'{path}: not a file of boxes; write {{"photo.jpg": [[x, y, w, h], ...]}}, or COCO annotations '
+                         'or detections') from None
     def boxes(photo, picture):
         mine = [(b, s) for name, b, s in rows if same_photo(name, photo) and s >= threshold]
         if not mine: raise ValueError(f"{photo}: {path} has no box for it")
@@ -267,7 +279,8 @@ def boxes_from_detector(threshold:float=.5, detector:nn.Module|None=None)->Boxes
     def boxes(photo, picture):
         try: out = detector([torch.from_numpy(picture).permute(2, 0, 1).float()/255])[0]
         except (RuntimeError, NotImplementedError) as error:
-            raise ValueError(f"detector: torchvision can't run it beside this torch ({str(error).splitlines()[0]:.80}); give --boxes a file") from None
+            raise ValueError(f"detector: torchvision can't run it beside this torch ({str(error).splitlines()[0]:.80}); "
+                             "give --boxes a file") from None
         keep = (out['labels'] == 1) & (out['scores'] >= threshold)         # 1 is COCO's person
         low, high = out['boxes'][keep].split(2, -1)
         return torch.cat([low, high - low], -1).double().numpy(), out['scores'][keep].double().numpy()
@@ -279,7 +292,8 @@ def torchvision_detector()->nn.Module:
     models = torchvision.models.detection
     try: return models.fasterrcnn_mobilenet_v3_large_fpn(weights='DEFAULT').eval()
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"detector: its weights can't be had ({str(error).splitlines()[0]:.80}); give --boxes a file, or leave it out") from None
+        raise ValueError(f"detector: its weights can't be had ({str(error).splitlines()[0]:.80}); give --boxes a file, "
+                         "or leave it out") from None
 
 def box_source(what:str, # 'whole', 'detector' or a JSON file
                threshold:float|None=None)->Boxes: # of a box's score
@@ -295,7 +309,8 @@ VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 def result_row(person:FoundPerson, image_id:int, name:str, skeleton:Skeleton)->dict:
     "One person as a row of COCO's results."
     flat = np.concatenate([person.joints, person.scores[:, None]], 1).round(3)
-    return dict(image_id=image_id, category_id=1, keypoints=flat.ravel().tolist(), score=round(person.score, 4), file_name=name,
+    return dict(image_id=image_id, category_id=1, keypoints=flat.ravel().tolist(), score=round(person.score, 4),
+                file_name=name,
                 bbox=person.bbox.round(2).tolist(), joints=list(skeleton.joints))
 
 def paint(picture:np.ndarray, people:list[FoundPerson], skeleton:Skeleton,
@@ -328,7 +343,8 @@ class Desk:
 
     def place_for(self, path:Path, suffix:str)->Path:
         "Where the painted picture of a file goes: a name that no other has."
-        if path.absolute().parent == Path(self.out).absolute(): raise ValueError(f"{path}: it lies in the output folder and would be painted over; choose another --out")
+        if path.absolute().parent == Path(self.out).absolute():
+            raise ValueError(f"{path}: it lies in the output folder and would be painted over; choose another --out")
         wishes = (f'{path.stem}{f"-{n}" if n > 1 else ""}{suffix}' for n in count(1))
         name = next(n for n in wishes if n not in self.names)
         self.names.add(name)
@@ -361,11 +377,13 @@ def video(self, path:Path)->None:
     ok, frame = film.read()
     if not ok: raise ValueError(f"{path}: OpenCV can't open this video; turn it into .mp4, or into pictures")
     size = frame.shape[1::-1]
-    sink = cv2.VideoWriter(str(self.place_for(path, '.mp4')), cv2.VideoWriter_fourcc(*'mp4v'), film.get(cv2.CAP_PROP_FPS) or 25, size)
+    sink = cv2.VideoWriter(str(self.place_for(path, '.mp4')), cv2.VideoWriter_fourcc(*'mp4v'),
+                           film.get(cv2.CAP_PROP_FPS) or 25, size)
     try:
         for n in count():
             if not ok: break
-            painted = self.look(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), path.with_name(f'{path.name}#{n}'), f'{path.name}#{n}')
+            painted = self.look(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), path.with_name(f'{path.name}#{n}'),
+                                f'{path.name}#{n}')
             sink.write(cv2.cvtColor(painted, cv2.COLOR_RGB2BGR))
             ok, frame = film.read()
     finally: sink.release(); film.release()

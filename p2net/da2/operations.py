@@ -195,7 +195,8 @@ def in_portions(f, # called with a slice of the people, without gradients
                )->None:
     "f on everybody; with as many threads as PyTorch may use, where there is enough to do."
     parts, threads = portions(x), torch.get_num_threads()
-    if x.device.type == 'cpu' and threads > 1 and len(parts) > 1 and x.numel() > 2**20: list(hands(threads).map(torch.no_grad()(f), parts))
+    if x.device.type == 'cpu' and threads > 1 and len(parts) > 1 and x.numel() > 2**20:
+        list(hands(threads).map(torch.no_grad()(f), parts))
     else:
         for part in parts: f(part)
 
@@ -208,7 +209,8 @@ def grid_of(back:Tensor, # (n, 2, 3) target px -> image px
     "Where each pixel of the target looks."
     x, y = (torch.arange(length, dtype=back.dtype, device=back.device) for length in size[::-1])
     a, b, c = (2*back)[..., None, None].unbind(2) # (n, 2, 1, 1): both rows at once, x's and y's
-    grid = torch.add(a*x, b*y[:, None], out=out).add_(c).add_(1).div_(back.new_tensor(image_size[::-1])[:, None, None]).sub_(1)
+    grid = torch.add(a*x, b*y[:, None],
+                     out=out).add_(c).add_(1).div_(back.new_tensor(image_size[::-1])[:, None, None]).sub_(1)
     return grid.permute(0, 2, 3, 1) # two planes in memory: the sampler reads them as they are
 
 # %% ../../nbs/da2/20_operations.ipynb #ee99f7b9
@@ -218,7 +220,8 @@ def spans_of(back:Tensor, # (n, 2, 3) target px -> image px
             )->list[list[int]]: # for each person x0, y0, x1, y1
     "The part of each image that its target looks at: two pixels for each, and one to spare."
     (H, W), (h, w) = size, image_size
-    if back.device.type != 'cpu' or back.element_size() < 4: return [[0, 0, w, h]]*len(back) # a device would be waited for
+    # a device would be waited for
+    if back.device.type != 'cpu' or back.element_size() < 4: return [[0, 0, w, h]]*len(back)
     seen = move(back, back.new_tensor([[0, 0], [W - 1, 0], [0, H - 1], [W - 1, H - 1]])).nan_to_num() # (n, 4, 2)
     ends = torch.stack([seen.amin(1).floor() - 1, seen.amax(1).floor() + 3], 1) # (n, 2, 2): first and last, x and y
     return ends.clamp(min=0).minimum(back.new_tensor([w, h])).int().flatten(1).tolist()
@@ -239,7 +242,9 @@ class _Warp(torch.autograd.Function):
     def forward(ctx, image, back, size, fill):
         ctx.save_for_backward(image, back, fill)
         out, spans = fill.new_empty(len(image), image.shape[1], *size), spans_of(back, size, image.shape[2:])
-        def look(r): torch.add(torch.grid_sampler_2d(*_ready(image[r], fill, back[r], spans[r], size), 0, 0, False), fill, out=out[r])
+        def look(r):
+            torch.add(torch.grid_sampler_2d(*_ready(image[r], fill, back[r], spans[r], size), 0, 0, False),
+                      fill, out=out[r])
         in_portions(look, image)
         return out
 
@@ -344,7 +349,8 @@ def blend(dull:Tensor, # broadcasts against x: what factor 0 leaves
           factor:Tensor, # a number, or (n, 1, 1, 1); 1 changes nothing, above 1 exaggerates
          )->Tensor: # (n, 3, H, W) in [0, 1]
     "(1 - factor) dull + factor x, kept in [0, 1]; differentiable once, in all three."
-    return _Blend.apply(dull.to(x).expand(len(x), *(dull.shape[1:] if dull.ndim == 4 else (1, 1, 1))), x, factor.to(x).expand(len(x), 1, 1, 1))
+    return _Blend.apply(dull.to(x).expand(len(x), *(dull.shape[1:] if dull.ndim == 4 else (1, 1, 1))), x,
+                        factor.to(x).expand(len(x), 1, 1, 1))
 
 # %% ../../nbs/da2/20_operations.ipynb #9c5470ff
 def auto_contrast(x:Tensor)->Tensor: # (n, 3, H, W) -> the same

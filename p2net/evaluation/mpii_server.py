@@ -39,7 +39,8 @@ def load_mpii_test(path:str|Path, # the annotation file
             if scale is None or position is None: continue
             box = box_of([float(position.x), float(position.y)], float(scale))
             photo = str(Path(image_folder)/str(images[i].image.name))
-            people.append(Person(photo, box, np.zeros((16, 2)), np.zeros(16, int), image_id=i + 1, person_id=100*(i + 1) + j + 1))
+            people.append(Person(photo, box, np.zeros((16, 2)), np.zeros(16, int), image_id=i + 1,
+                                 person_id=100*(i + 1) + j + 1))
     return people
 
 # %% ../../nbs/evaluation/55_mpii_server.ipynb #c288da82

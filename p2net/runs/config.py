@@ -125,7 +125,8 @@ class EvaluationConfig(Strict):
 
 # %% ../../nbs/runs/10_config.ipynb #ff190b6c
 # section -> field -> what runs without the field did
-LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'search': {'share': 1., 'common': 'kept'}, 'evaluation': {'boxes': None}}
+LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'search': {'share': 1., 'common': 'kept'},
+         'evaluation': {'boxes': None}}
 
 def settled(settings:dict)->dict: # a copy
     "Settings without the later fields that change nothing."

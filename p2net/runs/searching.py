@@ -137,7 +137,8 @@ def own_batch(self, step:int)->tuple[Tensor, Tensor, Tensor]|None: # x, heatmaps
     n = min(self.config.search.batch, len(self.learn))
     return self.clean(self.learn[Batches(len(self.learn), n, self.config.seed + 2).at(step)])
 
-Searcher.learn_batch, Searcher.clean, Searcher.judge_batch, Searcher.own_batch = learn_batch, clean, judge_batch, own_batch
+Searcher.learn_batch, Searcher.clean, Searcher.judge_batch, Searcher.own_batch = (learn_batch, clean, judge_batch,
+                                                                                  own_batch)
 
 # %% ../../nbs/runs/60_searching.ipynb #b458a338
 def warm_up(self, step:int)->float: # the loss
