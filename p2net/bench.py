@@ -65,10 +65,10 @@ def spread(values:list[float])->dict[str,float]:
     "Median, smallest, largest."
     return dict(median=float(np.median(values)), low=min(values), high=max(values))
 
-# %% ../nbs/85_bench.ipynb #6d1b2650
+# %% ../nbs/85_bench.ipynb #eac5e368
 SIZE, SIDE, BATCH, JOINTS, SIGMA = (256, 192), 400, 64, 17, 2.
 TURN, LIGHT = 30., .4                       # degrees; share of the brightness
-REACH = (320, 296)                          # what a crop turned by TURN can see of the canvas: libraries may cut it out first
+REACH = (320, 296)  # what a crop turned by TURN can see of the canvas: libraries may cut it out first
 
 
 def cores()->int:
@@ -81,7 +81,7 @@ def shared(shape:tuple, dtype)->np.ndarray:
     length = int(np.prod(shape))*np.dtype(dtype).itemsize
     return np.frombuffer(mmap.mmap(-1, length), dtype).reshape(shape)
 
-# %% ../nbs/85_bench.ipynb #cac1d3ae
+# %% ../nbs/85_bench.ipynb #8ac344a0
 class Scene(NamedTuple):
     "A batch of people before anything is done to them, and room for what is."
     canvases:np.ndarray # (n, S, S, 3) uint8
@@ -98,7 +98,8 @@ def make_scene(n:int=BATCH, seed:int=0)->Scene:
     rng = np.random.default_rng(seed)
     canvases = shared((n, SIDE, SIDE, 3), np.uint8)
     for canvas in canvases:
-        layers = [cv2.resize(rng.random((SIDE//k, SIDE//k, 3), np.float32)*k**.7, (SIDE, SIDE)) for k in (50, 16, 8, 4, 2)]
+        layers = [cv2.resize(rng.random((SIDE//k, SIDE//k, 3), np.float32)*k**.7, (SIDE, SIDE))
+                  for k in (50, 16, 8, 4, 2)]
         canvas[:] = cv2.normalize(sum(layers), None, 20, 235, cv2.NORM_MINMAX)
     matrix = np.tile(np.array([[1., 0, (SIZE[1] - SIDE)/2], [0, 1, (SIZE[0] - SIDE)/2]]), (n, 1, 1))
     maps = shared((n, JOINTS, SIZE[0]//4, SIZE[1]//4), np.float32)
@@ -121,17 +122,19 @@ def finish(scene:Scene, first:int, last:int)->None:
     inside = ((found >= -.5) & (found <= np.array(SIZE[::-1]) - .5)).all(-1)
     write_heatmaps(found, scene.visibility[first:last]*inside, SIZE, SIGMA, out=scene.maps[first:last])
 
-# %% ../nbs/85_bench.ipynb #59307adb1
+# %% ../nbs/85_bench.ipynb #c3ec3e2d
 def floor(scene:Scene)->Callable:
     "One warp a person, and the heatmaps; (first, last) -> None."
-    out, turns = np.zeros((len(scene.canvases), *SIZE, 3), np.uint8), np.random.default_rng(0).uniform(-TURN, TURN, len(scene.canvases))
+    out, turns = (np.zeros((len(scene.canvases), *SIZE, 3), np.uint8),
+                  np.random.default_rng(0).uniform(-TURN, TURN, len(scene.canvases)))
     middle = (SIDE - 1)/2
     matrices = [cv2.getRotationMatrix2D((middle, middle), turn, 1.) for turn in turns]
     for matrix in matrices: matrix[:, 2] += scene.matrix[0, :, 2]
     scene = scene._replace(found=scene.joints + scene.matrix[:, None, :, 2])
     def work(first, last):
         for i in range(first, last):
-            cv2.warpAffine(scene.canvases[i], matrices[i], SIZE[::-1], out[i], cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, (124, 116, 104))
+            cv2.warpAffine(scene.canvases[i], matrices[i], SIZE[::-1], out[i], cv2.INTER_LINEAR, cv2.BORDER_CONSTANT,
+                           (124, 116, 104))
         finish(scene, first, last)
     return work
 
@@ -143,18 +146,21 @@ def deployed(scene:Scene, output:str, threads:int, policy=None)->Callable:
     rooms, step = [pipeline.room(n, JOINTS) for _ in range(2)], [0]
     def work():
         step[0] += 1        # another epoch: the draws are part of the work
-        pipeline(step[0], np.arange(n), scene.canvases, scene.matrix, scene.joints, scene.visibility, rooms[step[0] % 2])
+        people = scene.canvases, scene.matrix, scene.joints, scene.visibility
+        pipeline(step[0], np.arange(n), *people, rooms[step[0] % 2])
     return work
 
-# %% ../nbs/85_bench.ipynb #9caf430d
+# %% ../nbs/85_bench.ipynb #bd38dc86
 def albumentations(scene:Scene, light:str='ColorJitter', turn=(-TURN, TURN), factor=(1 - LIGHT, 1 + LIGHT))->Callable:
     "(first, last) -> None."
     os.environ['NO_ALBUMENTATIONS_UPDATE'] = '1'
     A = importlib.import_module('albumentations')
-    still = dict(scale=(1, 1), translate_percent=(0, 0), shear=(0, 0), interpolation=cv2.INTER_LINEAR, fill=(124, 116, 104))
+    still = dict(scale=(1, 1), translate_percent=(0, 0), shear=(0, 0), interpolation=cv2.INTER_LINEAR,
+                 fill=(124, 116, 104))
     lights = dict(ColorJitter=lambda: A.ColorJitter(factor, (1, 1), (1, 1), (0, 0), p=1),
                   MultiplicativeNoise=lambda: A.MultiplicativeNoise(factor, per_channel=False, elementwise=False, p=1))
-    steps = lambda: (A.CenterCrop(*REACH), A.Affine(rotate=turn, p=1, **still), A.CenterCrop(*SIZE), lights[light](), A.Normalize())
+    steps = lambda: (A.CenterCrop(*REACH), A.Affine(rotate=turn, p=1, **still), A.CenterCrop(*SIZE), lights[light](),
+                     A.Normalize())
     points = A.KeypointParams(format='xy', remove_invisible=False)
     own = local() # a pipeline for each thread
     def work(first, last):
@@ -183,32 +189,35 @@ def albumentations_functions(scene:Scene)->Callable:
         finish(scene, first, last)
     return work
 
-# %% ../nbs/85_bench.ipynb #9bca13021
+# %% ../nbs/85_bench.ipynb #b71d4695
 def torchvision_v2(scene:Scene, turn=(-TURN, TURN), factor=(1 - LIGHT, 1 + LIGHT))->Callable:
     "(first, last) -> None."
     importlib.import_module('p2net.compat')
     v2, things = (importlib.import_module(f'torchvision.{name}') for name in ('transforms.v2', 'tv_tensors'))
     fill = [round(255*f) for f in IMAGENET_MEAN]
-    one = v2.Compose([v2.CenterCrop(REACH), v2.RandomRotation(turn, v2.InterpolationMode.BILINEAR, fill=fill), v2.CenterCrop(SIZE),
+    one = v2.Compose([v2.CenterCrop(REACH), v2.RandomRotation(turn, v2.InterpolationMode.BILINEAR, fill=fill),
+                      v2.CenterCrop(SIZE),
                       v2.ColorJitter(brightness=factor)])
     rest = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD, inplace=True)])
     planes, joints = torch.from_numpy(scene.canvases).permute(0, 3, 1, 2), torch.from_numpy(scene.joints).float()
     out = torch.from_numpy(scene.pictures).view(-1, 3, *SIZE)
     def work(first, last):
-        done = [one(things.Image(planes[i]), things.KeyPoints(joints[i], canvas_size=(SIDE, SIDE))) for i in range(first, last)]
+        done = [one(things.Image(planes[i]), things.KeyPoints(joints[i], canvas_size=(SIDE, SIDE)))
+                for i in range(first, last)]
         out[first:last] = rest(torch.stack([x for x, _ in done]))
         scene.found[first:last] = torch.stack([j for _, j in done]).numpy()
         finish(scene, first, last)
     return work
 
-# %% ../nbs/85_bench.ipynb #e761cd94
+# %% ../nbs/85_bench.ipynb #875f6783
 def centre(canvases:Tensor)->tuple[Tensor,float,float]: # (n, 3, *REACH) in [0, 1]; what was cut off at the left and above
     "The part of canvases (n, 3, S, S) uint8 that a turned crop can see."
     top, left = (SIDE - REACH[0])//2, (SIDE - REACH[1])//2
     return canvases[:, :, top:top + REACH[0], left:left + REACH[1]].float().div_(255), left, top
 
 
-def kornia_crops(canvases:Tensor, joints:Tensor, turn:Tensor, factor:Tensor)->tuple[Tensor,Tensor]: # (n, 3, H, W) in [0, 1], (n, J, 2)
+def kornia_crops(canvases:Tensor, joints:Tensor, turn:Tensor, factor:Tensor,
+                )->tuple[Tensor,Tensor]: # (n, 3, H, W) in [0, 1], (n, J, 2)
     "Turn, crop, light with kornia; differentiable in `turn` (degrees) and `factor`."
     K = importlib.import_module('kornia')
     x, left, top = centre(canvases)
@@ -226,7 +235,8 @@ def kornia(scene:Scene, turn=(-TURN, TURN), factor=(1 - LIGHT, 1 + LIGHT))->Call
     "(first, last) -> None."
     K = importlib.import_module('kornia')
     planes, joints = torch.from_numpy(scene.canvases).permute(0, 3, 1, 2), torch.from_numpy(scene.joints).float()
-    out, mean, std = torch.from_numpy(scene.pictures).view(-1, 3, *SIZE), *(torch.tensor(t) for t in (IMAGENET_MEAN, IMAGENET_STD))
+    out, mean, std = (torch.from_numpy(scene.pictures).view(-1, 3, *SIZE),
+                      *(torch.tensor(t) for t in (IMAGENET_MEAN, IMAGENET_STD)))
     def work(first, last):
         drawn = (low + (high - low)*torch.rand(last - first) for low, high in (turn, factor))
         with torch.no_grad():
@@ -235,11 +245,12 @@ def kornia(scene:Scene, turn=(-TURN, TURN), factor=(1 - LIGHT, 1 + LIGHT))->Call
         finish(scene, first, last)
     return work
 
-# %% ../nbs/85_bench.ipynb #98be3a951
+# %% ../nbs/85_bench.ipynb #c9d3d221
 PORTION = 8
 PEERS = { # name -> (package, how to make it, ways)
     'albumentations (ColorJitter)': ('albumentations', albumentations, ('threads', 'processes')),
-    'albumentations (MultiplicativeNoise)': ('albumentations', partial(albumentations, light='MultiplicativeNoise'), ('threads', 'processes')),
+    'albumentations (MultiplicativeNoise)': ('albumentations', partial(albumentations, light='MultiplicativeNoise'),
+                                             ('threads', 'processes')),
     'torchvision v2': ('torchvision', torchvision_v2, ('threads', 'processes')),
     'kornia': ('kornia', kornia, ('whole', 'portions', 'processes')),
 }
@@ -275,12 +286,13 @@ def way(name:str, how:str, n:int, pool:ProcessPoolExecutor|None)->Callable: # ()
         with resting_cv2(): list(workers(cores()).map(HERE[name], firsts, lasts))
     return threads
 
-# %% ../nbs/85_bench.ipynb #2f6b37991
+# %% ../nbs/85_bench.ipynb #d2d0a4f7
 @contextmanager
 def forked(scene:Scene): # -> a pool of processes that know HERE; None where a system can't fork
     "Makes the contenders that can be made, then the processes. OpenCV's own threads, which a fork would lose, rest."
     HERE.clear()
-    HERE.update({name: make(scene) for name, (package, make, _) in PEERS.items() if installed(package)}, floor=floor(scene))
+    HERE.update({name: make(scene) for name, (package, make, _) in PEERS.items() if installed(package)},
+                floor=floor(scene))
     if installed('albumentations'): HERE['functions'] = albumentations_functions(scene)
     if 'fork' not in multiprocessing.get_all_start_methods(): yield None; return
     with resting_cv2(), ProcessPoolExecutor(cores(), multiprocessing.get_context('fork'), alone) as pool:
@@ -292,13 +304,16 @@ def deploy_speeds(scene:Scene, pool, repeats:int)->dict[str,list[float]]: # name
     "Everybody on the same batch, in turn."
     n, often = len(scene.canvases), 4
     tasks = {'floor': way('floor', 'threads', n, pool), 'deployed uint8': deployed(scene, 'uint8', cores()),
-             'deployed': deployed(scene, 'channels-last', cores()), 'deployed on one core': deployed(scene, 'channels-last', 1),
+             'deployed': deployed(scene, 'channels-last', cores()),
+             'deployed on one core': deployed(scene, 'channels-last', 1),
              'deployed, all pairs': deployed(scene, 'channels-last', cores(), FrozenPolicy(p=.999))}
     tasks = {name: partial(times, often, task) for name, task in tasks.items()}
-    if 'functions' in HERE: tasks['functions of albumentations'] = partial(times, often, way('functions', 'threads', n, pool))
+    if 'functions' in HERE:
+        tasks['functions of albumentations'] = partial(times, often, way('functions', 'threads', n, pool))
     for name, (_, _, ways) in PEERS.items():
         for how in ways:
-            if name in HERE and (pool or how != 'processes'): tasks[f'{name}, {how}'] = partial(times, 1, way(name, how, n, pool))
+            if name in HERE and (pool or how != 'processes'):
+                tasks[f'{name}, {how}'] = partial(times, 1, way(name, how, n, pool))
     return {name: [n*tasks[name].args[0]/s for s in seconds] for name, seconds in in_turn(tasks, repeats).items()}
 
 
@@ -306,12 +321,13 @@ def times(n:int, task:Callable)->None:
     "n times."
     for _ in range(n): task()
 
-# %% ../nbs/85_bench.ipynb #26f13cd5
-def differentiable(scene:Scene)->dict[str,Callable]: # name -> () -> pictures, joints (lists of portions), gradient in m
+# %% ../nbs/85_bench.ipynb #3e7a9fdd
+def differentiable(scene:Scene)->dict[str,Callable]: # name -> () -> pictures, joints (lists of portions), slopes in m
     "Forward and backward, ours and kornia's."
     n, gen = len(scene.canvases), torch.Generator().manual_seed(0)
     planes, matrix = torch.from_numpy(scene.canvases).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(scene.matrix)
-    joints, visibility, draws = torch.from_numpy(scene.joints).float(), torch.from_numpy(scene.visibility), TurnAndLight().sample(n, gen)
+    joints, visibility = torch.from_numpy(scene.joints).float(), torch.from_numpy(scene.visibility)
+    draws, operations = TurnAndLight().sample(n, gen), TurnAndLight.operations
     slope_x, slope_joints = torch.rand(n, 3, *SIZE, generator=gen), torch.rand(n, JOINTS, 2, generator=gen)
     def there_and_back(see, few): # see(m, rows) -> pictures, joints
         m, seen = draws.m.clone().requires_grad_(), []
@@ -319,23 +335,27 @@ def differentiable(scene:Scene)->dict[str,Callable]: # name -> () -> pictures, j
             seen.append(see(m[rows], rows))
             torch.autograd.backward(seen[-1], (slope_x[rows], slope_joints[rows]))
         return *([t.detach() for t in part] for part in zip(*seen)), m.grad
-    def ours(m, rows): return augment(planes, matrix, joints, visibility, draws._replace(m=m), TurnAndLight.operations, SIZE)[:2]
+    def ours(m, rows): return augment(planes, matrix, joints, visibility, draws._replace(m=m), operations, SIZE)[:2]
     def kornias(m, rows):
         turn, light = (m*draws.sign[rows]).unbind(1)
         return kornia_crops(planes[rows], joints[rows], -TURN*turn, 1 + LIGHT*light)
-    theirs = {'kornia, whole': partial(there_and_back, kornias, n), 'kornia, portions': partial(there_and_back, kornias, PORTION)}
-    return {'ours': partial(there_and_back, ours, n), **(theirs if installed('kornia') else {})}
+    theirs = dict(whole=n, portions=PORTION) if installed('kornia') else {}
+    return {'ours': partial(there_and_back, ours, n),
+            **{f'kornia, {how}': partial(there_and_back, kornias, few) for how, few in theirs.items()}}
 
-# %% ../nbs/85_bench.ipynb #8c551216
+# %% ../nbs/85_bench.ipynb #e835ede3
 def make_pack(config:Config, n:int=256)->Pack:
     "People of clouds for the networks of `tiny`."
     rng, size = np.random.default_rng(1), config.data.input_size
     side, sk = int(config.data.reach*max(size)), SKELETONS['people21']
     canvases = rng.integers(0, 256, (n, side, side, 3), np.uint8)
     middle, numbers = np.full((n, 2), (side - 1)/2), np.arange(n)
-    return Pack(Canvases(canvases), rng.uniform(side/4, side*3/4, (n, len(sk), 2)), rng.integers(1, 3, (n, len(sk))), middle,
-                np.tile(np.array(size[::-1], float), (n, 1)), np.tile(np.eye(2, 3), (n, 1, 1)), np.tile([0., 0, side, side], (n, 1)),
-                np.full(n, 1000.), numbers, numbers, np.ones(n), np.full(n, 20.), numbers.astype(str), sk, size, 'clouds')
+    return Pack(Canvases(canvases), rng.uniform(side/4, side*3/4, (n, len(sk), 2)),
+                rng.integers(1, 3, (n, len(sk))), middle,
+                np.tile(np.array(size[::-1], float), (n, 1)), np.tile(np.eye(2, 3), (n, 1, 1)),
+                np.tile([0., 0, side, side], (n, 1)),
+                np.full(n, 1000.), numbers, numbers, np.ones(n), np.full(n, 20.), numbers.astype(str), sk,
+                size, 'clouds')
 
 # %% ../nbs/85_bench.ipynb #27302266
 class PlainStep:
@@ -385,10 +405,11 @@ def step_memory(step:Callable, model:nn.Module, optimizer:torch.optim.Optimizer,
     forget()
     return held(model, optimizer) + peak_bytes(step)
 
-# %% ../nbs/85_bench.ipynb #a0c7ee72
+# %% ../nbs/85_bench.ipynb #29f78319
 def search_speeds(work:str, repeats:int)->tuple[dict,dict]: # name -> seconds of each repeat; name -> bytes
     "A step of either estimator, of the paired one with half of the people compared, and a plain one, in turn."
-    searchers = {name: searcher_of(name, work) for name in ('paired', 'straight-through')} | {'paired, half': searcher_of('paired', work, .5)}
+    searchers = {name: searcher_of(name, work) for name in ('paired', 'straight-through')}
+    searchers['paired, half'] = searcher_of('paired', work, .5)
     plain = PlainStep(searchers['paired'])
     tasks = {name: partial(s.turn, 0) for name, s in searchers.items()} | dict(plain=plain)
     seconds = in_turn(tasks, repeats)
@@ -399,12 +420,13 @@ def search_speeds(work:str, repeats:int)->tuple[dict,dict]: # name -> seconds of
         bytes_of[name] = step_memory(tasks[name], s.model, s.search.optimizer, forget)
     return seconds, bytes_of
 
-# %% ../nbs/85_bench.ipynb #a996274e1
+# %% ../nbs/85_bench.ipynb #2be63702
 def loop_of(policy, ready:bool, work:str, steps:int)->Callable: # () -> None
     "So many more steps of a training loop; `ready`: batches made beforehand."
     still = {} if policy else dict(training=dict(flip=0, scale=0))
     config = make_config('tiny', experiment='bench', **still)
-    trainer = Trainer(config, make_network(config, 21), make_pack(config), policy or IdentityPolicy(), work, progress=False)
+    trainer = Trainer(config, make_network(config, 21), make_pack(config), policy or IdentityPolicy(), work,
+                      progress=False)
     trainer.save = lambda: None
     if ready:
         batches = [trainer.batch(step) for step in range(4)]
@@ -423,7 +445,7 @@ def loop_speeds(work:str, repeats:int, steps:int=LOOP_STEPS)->dict[str,list[floa
     return in_turn(dict(augmented=loop_of(FrozenPolicy(), False, work, steps), cropped=loop_of(None, False, work, steps),
                         plain=loop_of(None, True, work, steps)), repeats)
 
-# %% ../nbs/85_bench.ipynb #757cf551
+# %% ../nbs/85_bench.ipynb #5a2a4b7d
 def fastest(speeds:dict[str,list[float]])->str|None:
     "The peer with the largest median."
     peers = [name for name in speeds if name.split(', ')[0] in PEERS]
@@ -436,7 +458,8 @@ def compared(deploy:dict, differ:dict, search:dict, memory:dict, loop:dict)->dic
     if peer: out['deploy_vs_fastest_peer'] = ratios(deploy['deployed'], deploy[peer])
     if 'functions of albumentations' in deploy:
         out['deploy_vs_functions_by_hand'] = ratios(deploy['deployed'], deploy['functions of albumentations'])
-    if theirs := [v for name, v in differ.items() if name != 'ours']: out['differentiable_vs_kornia'] = ratios(min(theirs, key=np.median), differ['ours'])
+    theirs = [v for name, v in differ.items() if name != 'ours']
+    if theirs: out['differentiable_vs_kornia'] = ratios(min(theirs, key=np.median), differ['ours'])
     for name, label in (('paired', ''), ('paired, half', '_half'), ('straight-through', '_straight_through')):
         out[f'search_step{label}_vs_plain'] = ratios(search[name], search['plain'])
         out[f'search_memory{label}_vs_plain'] = [memory[name]/memory['plain']]
@@ -444,20 +467,25 @@ def compared(deploy:dict, differ:dict, search:dict, memory:dict, loop:dict)->dic
     out['augmented_loop_vs_cropped'] = ratios(loop['augmented'], loop['cropped'])
     return out
 
-# %% ../nbs/85_bench.ipynb #efc4df171
-def bench_record(config:Config, deploy:dict, differ:dict, search:dict, memory:dict, loop:dict, wall:float, repeats:int)->dict:
+# %% ../nbs/85_bench.ipynb #fc6982cc
+def bench_record(config:Config, deploy:dict, differ:dict, search:dict, memory:dict, loop:dict, wall:float,
+                 repeats:int)->dict:
     "Everything that was measured, as a record."
     values = compared(deploy, differ, search, memory, loop)
     speeds = {**{f'people_per_s/{name}': v for name, v in deploy.items()},
               **{f'people_per_s/differentiable/{name}': [BATCH/s for s in v] for name, v in differ.items()},
-              **{f'people_per_s/loop/{name}': [LOOP_STEPS*config.training.batch/s for s in v] for name, v in loop.items()},
+              **{f'people_per_s/loop/{name}': [LOOP_STEPS*config.training.batch/s for s in v] for name,
+                 v in loop.items()},
               **{f'seconds/step/{name}': v for name, v in search.items()},
               **{f'mib/step/{name}': [v/2**20] for name, v in memory.items()}}
     metrics = {name: spread(v)['median'] for name, v in {**values, **speeds}.items()}
     libraries = {name: installed(name) for name in ('albumentations', 'kornia', 'torchvision', 'opencv-python-headless')}
-    left_out = [f'{name}: not installed' for name, version in libraries.items() if not version and name != 'opencv-python-headless']
-    return make_record(config, 'complete', {}, environment(), dict(wall_s=wall, peak_memory_mib=peak_memory_mib()), metrics,
-                       repeats={name: v for name, v in {**values, **speeds}.items()}, fastest_peer=fastest(deploy), cores=cores(),
+    left_out = [f'{name}: not installed' for name,
+                version in libraries.items() if not version and name != 'opencv-python-headless']
+    return make_record(config, 'complete', {}, environment(),
+                       dict(wall_s=wall, peak_memory_mib=peak_memory_mib()), metrics,
+                       repeats={name: v for name, v in {**values, **speeds}.items()}, fastest_peer=fastest(deploy),
+                       cores=cores(),
                        libraries={**libraries, 'opencv': cv2.__version__}, left_out=left_out)
 
 # %% ../nbs/85_bench.ipynb #de565c6f
