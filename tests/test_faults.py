@@ -1,4 +1,4 @@
-"""Faults planted one at a time in the code of Eq. 1-12 and of the modules of III.B-D: the notebook's own tests must catch each.
+"""Faults planted one at a time in the code of Eq. 1-12, of the modules of III.B-D and of the evaluation: the notebook's own tests must catch each.
 
 A fault is a change of the exported cell; the whole notebook is then run as nbdev_test runs it, in a process of its own.
 A fault counts as caught only when a test fails (an assertion, or gradcheck's error): code that doesn't run proves nothing.
@@ -39,6 +39,12 @@ FAULTS = {  # what it is -> notebook, the line as it is, the line with the fault
     'attention: maximum for mean': ('network/30_refinement', 'mean = x.mean((2,3), keepdim=True)', 'mean = x.amax((2,3), keepdim=True)'),
     'L2*: the easiest joints': ('network/50_losses', 'ranking.topk(k, dim=1)', 'ranking.topk(k, dim=1, largest=False)'),
     'heatmaps: x and y exchanged': ('people/80_heatmaps', '(column*shown)[..., :, None]*row[..., None, :]', '((column*shown)[..., :, None]*row[..., None, :]).transpose(-1, -2).reshape(*joints.shape[:2], h, w)'),
+    'OKS-NMS: the less sure one stays': ('evaluation/50_nms', "np.argsort(-np.asarray(scores), kind='stable')", "np.argsort(np.asarray(scores), kind='stable')"),
+    'MPII file: pixels from zero': ('evaluation/55_mpii_server', 'enumerate(joints + 1)]', 'enumerate(joints)]'),
+    'errors: inversion and swap exchanged': ('evaluation/60_errors', 'best < high], [4, 2, 3, 1], 0)', 'best < high], [4, 3, 2, 1], 0)'),
+    'bootstrap: people for images': ('evaluation/70_bootstrap', 'np.unique(images, return_inverse=True)', 'np.unique(np.arange(len(images)), return_inverse=True)'),
+    'AP of a draw: precision as it comes': ('evaluation/70_bootstrap', 'np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]', 'precision'),
+    'ladder: the mirror not turned back': ('evaluation/80_ladder', '(straight + unmirror(mirrored, flip_perm))/2', '(straight + mirrored)/2'),
 }
 RUN = """
 import sys
