@@ -256,8 +256,8 @@ def write_heatmaps(joints:np.ndarray, # (n, J, 2) input px
     "Gaussian maps around the joints."
     shown = (np.asarray(visibility) > 0)[..., None]
     mu = ((np.where(shown, joints, 0) + .5)/stride - .5).astype(np.float32)
-    away = (np.arange(length//stride, dtype=np.float32) - mu[..., axis:axis + 1] for axis,
-            length in enumerate(size[::-1]))
+    away = (np.arange(length//stride, dtype=np.float32) - mu[..., axis:axis + 1]
+            for axis, length in enumerate(size[::-1]))
     row, column = (np.exp(-a**2/np.float32(2*sigma**2)) for a in away)
     for line in (row, column): line[line < 1e-19] = 0
     return np.einsum('njh,njw->njhw', column*shown, row, out=out)
