@@ -153,12 +153,16 @@ def move(matrix:Tensor, # (..., 2, 3)
     "Points through an affine map."
     return (matrix[..., None, :, :2]*points[..., None, :]).sum(-1) + matrix[..., None, :, 2]
 
-# %% ../../nbs/da2/20_operations.ipynb #4184dc2c
+# %% ../../nbs/da2/20_operations.ipynb #ab69e31b
 class Scratch(local):
     "Memory that a thread of the processor uses again and again."
     def __init__(self): self.kept = {}
 
-    def __call__(self, name:str, shape:tuple[int,...], like:Tensor)->Tensor: # dtype and device of `like`; holds what its last user left
+    def __call__(self,
+                 name:str,
+                 shape:tuple[int,...],
+                 like:Tensor, # whose dtype and device it has
+                )->Tensor: # holds what its last user left
         "The array of that name, made larger where it must be."
         if like.device.type != 'cpu': return like.new_empty(shape)
         n, key = torch.Size(shape).numel(), (name, like.dtype)
@@ -181,7 +185,7 @@ def hands(threads:int)->ThreadPoolExecutor:
     return pool
 
 
-if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=hands.cache_clear) # threads don't survive a fork
+if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=hands.cache_clear) # a fork has no threads
 
 # %% ../../nbs/da2/20_operations.ipynb #6ff768d0
 def portions(x:Tensor)->list[slice]: # of the first axis
@@ -226,9 +230,9 @@ def spans_of(back:Tensor, # (n, 2, 3) target px -> image px
     ends = torch.stack([seen.amin(1).floor() - 1, seen.amax(1).floor() + 3], 1) # (n, 2, 2): first and last, x and y
     return ends.clamp(min=0).minimum(back.new_tensor([w, h])).int().flatten(1).tolist()
 
-# %% ../../nbs/da2/20_operations.ipynb #ed3e3eed
+# %% ../../nbs/da2/20_operations.ipynb #9520f38f
 def _ready(image, fill, back, spans, size):
-    "What the sampler wants: a portion's pictures in [0, 1] less the fill colour, where the target looks, and the grid."
+    "For the sampler: a portion's pictures in [0, 1] less the fill colour, where the target looks, and the grid."
     x0, y0, x1, y1 = (best(s[i] for s in spans) for i, best in enumerate((min, min, max, max)))
     above, part = scratch('above', image.shape, fill), (..., slice(y0, y1), slice(x0, x1))
     if image.dtype == torch.uint8: above[part].copy_(image[part]).div_(255).sub_(fill)
@@ -312,7 +316,7 @@ def smooth(x:Tensor)->Tensor: # (n, C, H, W) -> the same
     y[..., 1:-1, 1:-1] = (9*F.avg_pool2d(x, 3, 1) + 4*x[..., 1:-1, 1:-1])/13
     return y
 
-# %% ../../nbs/da2/20_operations.ipynb #242b2e5a
+# %% ../../nbs/da2/20_operations.ipynb #70adc9a6
 def uncut(slope:Tensor, y:Tensor)->Tensor: # both (n, 3, H, W)
     "The slope where y is in [0, 1], ends included, and 0 elsewhere; in one pass."
     number = torch.finfo(y.dtype)
@@ -339,7 +343,8 @@ class _Blend(torch.autograd.Function):
             part = uncut(slope[r], y)
             if dulls is not None: dulls[r] = (part*(1 - factor[r])).sum_to_size(dull[r].shape)
             if xs is not None: torch.mul(part, factor[r], out=xs[r])
-            if factors is not None: factors[r] = torch.sub(x[r], dull[r], out=y).mul_(part).sum((1, 2, 3), keepdim=True)
+            if factors is not None:
+                factors[r] = torch.sub(x[r], dull[r], out=y).mul_(part).sum((1, 2, 3), keepdim=True)
         in_portions(slopes, x)
         return dulls, xs, factors
 
