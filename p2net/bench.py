@@ -474,14 +474,14 @@ def bench_record(config:Config, deploy:dict, differ:dict, search:dict, memory:di
     values = compared(deploy, differ, search, memory, loop)
     speeds = {**{f'people_per_s/{name}': v for name, v in deploy.items()},
               **{f'people_per_s/differentiable/{name}': [BATCH/s for s in v] for name, v in differ.items()},
-              **{f'people_per_s/loop/{name}': [LOOP_STEPS*config.training.batch/s for s in v] for name,
-                 v in loop.items()},
+              **{f'people_per_s/loop/{name}': [LOOP_STEPS*config.training.batch/s for s in v]
+                 for name, v in loop.items()},
               **{f'seconds/step/{name}': v for name, v in search.items()},
               **{f'mib/step/{name}': [v/2**20] for name, v in memory.items()}}
     metrics = {name: spread(v)['median'] for name, v in {**values, **speeds}.items()}
     libraries = {name: installed(name) for name in ('albumentations', 'kornia', 'torchvision', 'opencv-python-headless')}
-    left_out = [f'{name}: not installed' for name,
-                version in libraries.items() if not version and name != 'opencv-python-headless']
+    left_out = [f'{name}: not installed'
+                for name, version in libraries.items() if not version and name != 'opencv-python-headless']
     return make_record(config, 'complete', {}, environment(),
                        dict(wall_s=wall, peak_memory_mib=peak_memory_mib()), metrics,
                        repeats={name: v for name, v in {**values, **speeds}.items()}, fastest_peer=fastest(deploy),
