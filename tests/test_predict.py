@@ -1,5 +1,5 @@
 "Photographs in, skeletons out: the command, what it leaves, what it says of files that can't be used; and the exported file."
-import json, subprocess, sys, time
+import json, subprocess, sys
 
 import numpy as np, pytest
 from PIL import Image
