@@ -404,7 +404,7 @@ def _joints(total, joints, visibility, size):
     inside = ((moved >= -.5) & (moved <= np.array([size[1], size[0]]) - .5)).all(-1)
     return moved, visibility*inside.astype(visibility.dtype)
 
-# %% ../../nbs/da2/50_deploy.ipynb #8bff5893
+# %% ../../nbs/da2/50_deploy.ipynb #52cde4b3
 def augment_fast(canvases, # (c, h, w, 3) uint8, RGB: array, memory map or list of arrays
                  matrix, # (n, 2, 3) canvas px -> input px: the base crop
                  joints, # (n, J, 2) canvas px, or None
@@ -412,7 +412,7 @@ def augment_fast(canvases, # (c, h, w, 3) uint8, RGB: array, memory map or list 
                  draws:Draws, # for n people
                  operations:tuple[Operation,...], # what `draws.op` points into
                  size:tuple[int,int], # (H, W) of the network's input
-  # 'float': (n, 3, H, W) normalised float32; 'channels-last': the same in (n, H, W, 3); 'uint8': (n, H, W, 3)
+                 # 'float': (n, 3, H, W) normalised float32; 'channels-last': the same in (n, H, W, 3); 'uint8': that
                  output:str='float',
                  fill=IMAGENET_MEAN, # colour of what the canvas doesn't show
                  mean=IMAGENET_MEAN, std=IMAGENET_STD, # of the normalised output
