@@ -67,7 +67,7 @@ RIVALS = (
                at={'tiny': dict(network=dict(architecture='hrnet-w18-small-v2'))}),
 )
 
-# %% ../../nbs/runs/70_experiments.ipynb #9e621218
+# %% ../../nbs/runs/70_experiments.ipynb #4fa182a0
 EXPERIMENTS = {e.name: e for e in (
     Experiment('search', 'DA² on one half of the search people, judged on the other', 'search', 'policy evolution'),
     _ablation('p2net', 'P²Net trained with the policy found', 'Tables I, II, IV, V, VI'),
@@ -94,9 +94,11 @@ EXPERIMENTS = {e.name: e for e in (
     _control('randaugment', 'randaugment', 'RandAugment'),
     _control('trivialaugment', 'trivialaugment', 'TrivialAugment'),
     *(Experiment(f'planted-{name}{suffix}', f'a search of {over}, judged by people {what}', 'search', 'planted shifts',
-                 dict(search=dict(sub_policies=kind, steps=steps, plant=None if name == 'none' else name)))
-      for suffix, kind, over, steps in (('', 'singles', 'single operations', 100),
-                                        ('-pairs', 'pairs', 'pairs of operations', 150))
+                 dict(search=dict(sub_policies=kind, steps=steps, plant=None if name == 'none' else name,
+                                  probe_mode='evaluation', common=common)))
+      for suffix, kind, over, steps, common in (
+          ('', 'singles', 'single operations', 100, 'removed'), ('-pairs', 'pairs', 'pairs of operations', 150, 'removed'),
+          ('-kept', 'singles', 'single operations by v as the paper has it', 100, 'kept'))
       for name, what in (('none', 'as they are'), ('dark', 'darkened to 30-60 %'), ('turned', 'turned by up to 40°'),
                          ('inverted', 'inverted'), ('moved', 'moved by up to 35 %'))),
 )}
@@ -193,10 +195,11 @@ def measured(model:nn.Module, config:Config, people:RunPeople, device='cpu', **c
 def headline(metrics:dict)->dict: # without the columns per joint
     return {k: v for k, v in metrics.items() if '/' not in k}
 
-# %% ../../nbs/runs/70_experiments.ipynb #064f89f7
+# %% ../../nbs/runs/70_experiments.ipynb #a55f0411
 def search_run(config:Config, people:RunPeople, place:Place)->dict|None: # parts of the record; None: stopped before the end
     "Search a policy; policy.json, policy.csv and history.csv go beside the record."
-    searcher = Searcher(config, people.train, place.workshop(config), progress=place.progress)
+    warm_ups = place.work/config.scale/'warm-ups' if config.experiment.startswith('planted-') else None
+    searcher = Searcher(config, people.train, place.workshop(config), warm_ups, progress=place.progress)
     searcher.resume()
     if not searcher.run(seconds=place.seconds): return None
     folder = place.folder(config)
