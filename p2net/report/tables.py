@@ -588,10 +588,11 @@ def have(experiments:list[str], folder:str|Path|None=None)->bool:
     try: return bool(largest_scale(find_runs(folder or records_folder()), experiments))
     except RunsMissing: return False
 
-# %% ../../nbs/report/20_tables.ipynb #4ce89b58
+# %% ../../nbs/report/20_tables.ipynb #ecf6baaa
 EXPECTED = {'dark': ('brightness',), 'turned': ('rotate',), 'inverted': ('invert',),
             'moved': ('translate_x', 'translate_y')}
-SPACES = {'': 'single operations', '-pairs': 'pairs'}   # ending of the experiment's name -> what is searched
+# ending of the experiment's name -> what is searched
+SPACES = {'': 'single operations', '-pairs': 'pairs', '-kept': 'single operations, v whole'}
 
 def planted_shares(folder:str|Path|None=None, # of records; None: the repository's
                    scale:str='tiny')->pd.DataFrame: # plant, space, expected, n, start, control, planted, rank
