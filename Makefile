@@ -6,7 +6,7 @@ SCALE  ?= tiny
 DATA   ?= rendered
 ARGS   ?=
 
-.PHONY: reproduce test lab export clean env help
+.PHONY: reproduce test lab bench export clean env help
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/:/'
@@ -19,6 +19,9 @@ test: env        ## notebooks, their stored outputs, and pytest
 
 lab: env         ## the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
+
+bench: env       ## speeds beside other libraries, as ratios of one run, on a quiet machine
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]' && $(BIN)/p2net bench
 
 export: env      ## after editing notebooks: package, stored outputs, README
 	$(BIN)/nbdev_export && $(BIN)/python tests/notebooks.py run && $(BIN)/nbdev_clean && $(BIN)/python tests/notebooks.py readme
