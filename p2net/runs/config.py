@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 # %% auto #0
 __all__ = ['Positive', 'Fraction', 'Count', 'Switch', 'HAS', 'PolicyName', 'LATER', 'SCALES', 'Strict', 'DataConfig',
            'NetworkConfig', 'SearchConfig', 'TrainingConfig', 'EvaluationConfig', 'settled', 'Config', 'merge',
-           'parse_override', 'one_line', 'make_config', 'read_settings']
+           'recorded_config', 'parse_override', 'one_line', 'make_config', 'read_settings']
 
 # %% ../../nbs/runs/10_config.ipynb #8d5312b1
 class Strict(BaseModel):
@@ -71,7 +71,7 @@ class NetworkConfig(Strict):
         has = HAS.get(self.architecture, set(type(self).model_fields))
         return {name: value for name, value in self.model_dump(exclude={'architecture'}).items() if (name in has) is own}
 
-# %% ../../nbs/runs/10_config.ipynb #57c9a683
+# %% ../../nbs/runs/10_config.ipynb #767cf327
 PolicyName = Literal['searched', 'identity', 'hand-made', 'frozen', 'random', 'randaugment', 'trivialaugment']
 
 class SearchConfig(Strict):
@@ -83,9 +83,9 @@ class SearchConfig(Strict):
     jitter: Positive = .5                               # sd of the noise on the logit of m
     tau: Positive = .5                                  # both temperatures, C-24, C-25
     epsilon: Positive = .01                             # epsilon |v| of Eq. 12
-    probe_mode: Literal['training', 'evaluation'] = 'training'  # BatchNorm at omega+ and omega-, C-41
-    share: Annotated[float, Field(gt=0, le=1)] = 1.     # of the batch, those whose candidates are compared
-    common: Literal['kept', 'removed'] = 'kept'         # what v shares with the gradient of the learners' clean pictures
+    probe_mode: Literal['training', 'evaluation'] = 'evaluation'    # BatchNorm at omega+ and omega-, C-41
+    share: Annotated[float, Field(gt=0, le=1)] = .5     # of the batch, those whose candidates are compared
+    common: Literal['kept', 'removed'] = 'removed'      # what v shares with the gradient of the learners' clean pictures
     policy_lr: Positive = .05                           # Adam's, C-46
     lr: Positive = 5e-4                                 # of the network during the search, C-47
     batch: Annotated[int, Field(ge=2)] = 32             # people a step, training and validation each
@@ -176,6 +176,11 @@ def merge(base:dict, # nested settings
     for key, value in changes.items():
         out[key] = merge(out.get(key) or {}, value) if isinstance(value, dict) else value
     return out
+
+# %% ../../nbs/runs/10_config.ipynb #d4eb93e8
+def recorded_config(settings:dict)->Config: # `config` of a record
+    "The config of a record, whichever version wrote it: what it lacks had the value of `LATER`."
+    return Config(**merge(LATER, settings))
 
 # %% ../../nbs/runs/10_config.ipynb #47760838
 def parse_override(text:str, # 'training.lr=3e-4'

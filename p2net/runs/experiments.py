@@ -67,7 +67,7 @@ RIVALS = (
                at={'tiny': dict(network=dict(architecture='hrnet-w18-small-v2'))}),
 )
 
-# %% ../../nbs/runs/70_experiments.ipynb #4fa182a0
+# %% ../../nbs/runs/70_experiments.ipynb #e6e8fdca
 EXPERIMENTS = {e.name: e for e in (
     Experiment('search', 'DA² on one half of the search people, judged on the other', 'search', 'policy evolution'),
     _ablation('p2net', 'P²Net trained with the policy found', 'Tables I, II, IV, V, VI'),
@@ -94,11 +94,11 @@ EXPERIMENTS = {e.name: e for e in (
     _control('randaugment', 'randaugment', 'RandAugment'),
     _control('trivialaugment', 'trivialaugment', 'TrivialAugment'),
     *(Experiment(f'planted-{name}{suffix}', f'a search of {over}, judged by people {what}', 'search', 'planted shifts',
-                 dict(search=dict(sub_policies=kind, steps=steps, plant=None if name == 'none' else name,
-                                  probe_mode='evaluation', common=common)))
-      for suffix, kind, over, steps, common in (
-          ('', 'singles', 'single operations', 100, 'removed'), ('-pairs', 'pairs', 'pairs of operations', 150, 'removed'),
-          ('-kept', 'singles', 'single operations by v as the paper has it', 100, 'kept'))
+                 dict(search=dict(plant=None if name == 'none' else name) | changes))
+      for suffix, over, changes in (
+          ('', 'single operations', dict(sub_policies='singles', steps=100)),
+          ('-pairs', 'pairs of operations', dict(steps=150)),
+          ('-kept', 'single operations by v as the paper has it', dict(sub_policies='singles', steps=100, common='kept')))
       for name, what in (('none', 'as they are'), ('dark', 'darkened to 30-60 %'), ('turned', 'turned by up to 40°'),
                          ('inverted', 'inverted'), ('moved', 'moved by up to 35 %'))),
 )}
