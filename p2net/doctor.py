@@ -18,12 +18,12 @@ from .people.folder import find_people, image_folder_of
 from .people.skeleton import load_skeleton, mirror_name
 
 # %% auto #0
-__all__ = ['FAULTS', 'Finding', 'numbers', 'box_faults', 'joint_faults', 'person_faults', 'skeleton_faults', 'joint_names',
-           'repeated', 'corners', 'twin_key', 'file_faults', 'image_fault', 'image_faults', 'read_part', 'coco_faults',
-           'loader_faults', 'examine']
+__all__ = ['FILE_FAULTS', 'PERSON_FAULTS', 'JOINT_FAULTS', 'FAULTS', 'Finding', 'numbers', 'box_faults', 'joint_faults',
+           'person_faults', 'skeleton_faults', 'joint_names', 'repeated', 'corners', 'twin_key', 'file_faults',
+           'image_fault', 'image_faults', 'read_part', 'coco_faults', 'loader_faults', 'examine']
 
-# %% ../nbs/88_doctor.ipynb #c455d285
-FAULTS = { # name -> (what is seen, what comes of it and what to do)
+# %% ../nbs/88_doctor.ipynb #d3e80742
+FILE_FAULTS = { # name -> (what is seen, what comes of it and what to do)
     'unreadable': ("a file that isn't a COCO keypoint file",
                    "nothing can be read from it; write images, annotations and categories as lists"),
     'no-part': ("no people for this part", "training needs one and judging the other: COCO's are "
@@ -40,6 +40,13 @@ FAULTS = { # name -> (what is seen, what comes of it and what to do)
                      "training stops when it comes to it; restore it or remove its row"),
     'image-size': ("an image of other width or height than its row says",
                    "boxes are cut at the wrong edge; are width and height exchanged?"),
+    'layout': ("people that their loader refuses", "mend what it names"),
+    'in-both': ("a photograph in training and validation",
+                "the judge has seen the answers: numbers are too good; keep it in one"),
+}
+
+# %% ../nbs/88_doctor.ipynb #1a9476a9
+PERSON_FAULTS = {
     'unknown-image': ("an annotation of an image that isn't listed",
                       "the loader refuses it; is image_id a number in one list and a text in the other?"),
     'unknown-category': ("an annotation of a category that isn't listed",
@@ -56,6 +63,12 @@ FAULTS = { # name -> (what is seen, what comes of it and what to do)
     'box-outside': ("a box off the photograph", "there is nothing to cut out; are x and y exchanged, or the photograph "
                                                 "another?"),
     'box-corners': ("boxes that look like x, y, x, y", "most reach over the edge; COCO's are x, y, width, height"),
+    'crowd-only': ("nothing but crowds", "crowds are neither learnt nor judged: AP -1; iscrowd is 0 for a person"),
+    'nobody': ("no person with a labelled joint", "there is nothing to learn and AP is -1"),
+}
+
+# %% ../nbs/88_doctor.ipynb #b40d69ea
+JOINT_FAULTS = {
     'keypoints-number': ("a wrong number of keypoints",
                          "three numbers a joint, x, y, v, for every joint of the category"),
     'keypoints-value': ("a keypoint that is no number", "write 0, 0, 0 for a joint that isn't labelled"),
@@ -69,13 +82,11 @@ FAULTS = { # name -> (what is seen, what comes of it and what to do)
                       "pycocotools leaves out people where it is 0: AP -1 if all are; count v > 0"),
     'twins': ("two annotations with the same joints on one image",
               "one finding can't match both: the second counts as missed; remove one"),
-    'crowd-only': ("nothing but crowds", "crowds are neither learnt nor judged: AP -1; iscrowd is 0 for a person"),
-    'nobody': ("no person with a labelled joint", "there is nothing to learn and AP is -1"),
-    'in-both': ("a photograph in training and validation",
-                "the judge has seen the answers: numbers are too good; keep it in one"),
-    'layout': ("people that their loader refuses", "mend what it names"),
 }
 
+FAULTS = FILE_FAULTS | PERSON_FAULTS | JOINT_FAULTS
+
+# %% ../nbs/88_doctor.ipynb #0a395dcb
 @dataclass(frozen=True)
 class Finding:
     "One kind of fault in one file."

@@ -7,7 +7,7 @@
 `nbdev_test` never writes a notebook and `jupyter nbconvert --execute` runs cells marked `eval: false`, so this is the one
 way by which outputs get into the repository.
 """
-import argparse, contextlib, os, re, sys, time
+import argparse, contextlib, html, os, re, sys, time
 from pathlib import Path
 
 os.environ.update(TQDM_DISABLE='1', IN_TEST='1', PYTHONHASHSEED='0')
@@ -98,9 +98,15 @@ def text_of(cell):
     parts = []
     for out in cell.get('outputs', []):
         data = out.get('data', {})
-        text = out.get('text') or data.get('text/markdown') or data.get('text/plain') or ''
+        text = out.get('text') or data.get('text/markdown') or table_text(data.get('text/html', '')) or data.get('text/plain') or ''
         parts.append(text if isinstance(text, str) else ''.join(text))
     return re.sub(r'<([\w.]+)( object)? at 0x[0-9a-f]+>', r'<\1>', ''.join(parts)).replace('<object object>', '').strip()
+
+
+def table_text(page):
+    "The words of a table in HTML, all its columns: pandas' plain text leaves out as many as its version sees fit. '' where there is no table."
+    page = page if isinstance(page, str) else ''.join(page)
+    return html.unescape(re.sub(r'<style.*?</style>|<[^>]+>', ' ', page, flags=re.S)) if '<table' in page else ''
 
 
 NUMBER = re.compile(r'(?<![\w.@])[-+−]?\d+(?:\.\d+)?(?:e[-+]\d+)?(?!\d|\.\d)')  # not in a name (PCK@0.2) or a version

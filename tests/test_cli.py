@@ -101,14 +101,19 @@ def test_weights(tmp_path, capsys):
             assert f'{name}.safetensors' in said(capsys, *words)
 
 
-def test_weights_of_another_width_and_settings_of_another_run(tmp_path, capsys):
+@pytest.fixture
+def trained(tmp_path, capsys):
+    "Words of a training that is done, the folder of its people and its record."
     folder, out = coco(tmp_path/'data'), tmp_path/'out'
     words = ['train', 'hand-made', '--data', str(folder), '--out', str(out), '--quiet', *SMALL]
     assert main(words) == 0
-    record = next(out.rglob('record.json'))
-    before = record.read_bytes()
     capsys.readouterr()
-    weights = next(out.rglob('model.safetensors'))
+    return words, folder, next(out.rglob('record.json'))
+
+
+def test_weights_of_another_width_and_settings_of_another_run(trained, tmp_path, capsys):
+    words, folder, record = trained
+    before, weights = record.read_bytes(), next((tmp_path/'out').rglob('model.safetensors'))
     assert 'model.safetensors' in said(capsys, 'evaluate', weights, '--data', folder)           # width 64 asked for, 16 in the file
     assert main(['evaluate', str(weights), '--data', str(folder), '--quiet', '--set', 'network.width=16']) == 0
     said(capsys, *words, '--set', 'network.weights=absent.safetensors')
@@ -116,14 +121,10 @@ def test_weights_of_another_width_and_settings_of_another_run(tmp_path, capsys):
     assert main(words) == 0 and json.loads(record.read_text())['metrics'] == json.loads(before)['metrics']
 
 
-def test_a_result_is_not_written_over(tmp_path, capsys):
+def test_a_result_is_not_written_over(trained, capsys):
     "Other settings at the place of a complete record: refused with its name and the setting, before training; --replace means it."
-    folder, out = coco(tmp_path/'data'), tmp_path/'out'
-    words = ['train', 'hand-made', '--data', str(folder), '--out', str(out), '--quiet', *SMALL]
-    assert main(words) == 0
-    record = next(out.rglob('record.json'))
+    words, _, record = trained
     before = record.read_bytes()
-    capsys.readouterr()
     text = said(capsys, *words, '--set', 'training.steps=3')
     assert str(record) in text and 'training.steps 2 -> 3' in text and '--replace' in text and record.read_bytes() == before
     assert main([*words, '--set', 'training.steps=3', '--seeds', '1']) == 0                     # another seed is another place

@@ -1,6 +1,6 @@
 "Outputs of notebooks are compared as a reader would: words exactly, numbers up to what another processor changes."
 import pytest
-from notebooks import NUMBER, last_digit, same_number, same_text
+from notebooks import NUMBER, last_digit, same_number, same_text, table_text, text_of
 
 
 @pytest.mark.parametrize('a, b', [('0.123', '0.124'), ('0.10', '0.09'), ('-0.00', '0.00'), ('9.99', '10.00'), ('1.00e-05', '9.99e-06'),
@@ -31,3 +31,10 @@ def test_texts():
     assert not same_text('loss 0.100', 'cost 0.100')
     assert not same_text('0.100', '0.100 0.200') and not same_text('[0.1]', '[nan]')
     assert same_text('| a |  9.99 |', '| a | 10.00 |')
+
+
+def test_a_table_counts_with_all_its_columns():
+    page = '<style scoped>.a { }</style><table><tr><th>PCK</th><th>a &amp; b</th></tr><tr><td>.5</td><td>2</td></tr></table>'
+    assert table_text(page).split() == ['PCK', 'a', '&', 'b', '.5', '2'] and table_text('<b>no table</b>') == ''
+    cell = dict(outputs=[dict(data={'text/html': [page], 'text/plain': 'PCK ... b'})])
+    assert text_of(cell).split() == table_text(page).split()
