@@ -12,16 +12,21 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 # %% auto #0
-__all__ = ['PEOPLE', 'RECALLS', 'AP_THRESHOLDS', 'read_people', 'shares', 'outcomes', 'draws', 'weighted_ap', 'values',
-           'Interval', 'in_pairs', 'paired_bootstrap']
+__all__ = ['PEOPLE', 'RECALLS', 'AP_THRESHOLDS', 'people_file', 'read_people', 'shares', 'outcomes', 'draws', 'weighted_ap',
+           'values', 'Interval', 'in_pairs', 'paired_bootstrap']
 
-# %% ../../nbs/evaluation/70_bootstrap.ipynb #416c20a1
+# %% ../../nbs/evaluation/70_bootstrap.ipynb #96c21983
 PEOPLE = 'people.csv'
 
+def people_file(shift:str|None=None)->str: # a planted shift; None: people as they are
+    "Name of the file beside a record that has a row for each held-out person."
+    return PEOPLE if shift is None else f'people-{shift}.csv'
+
 def read_people(folder:str|Path, # of a record
+                shift:str|None=None, # planted into the held-out people
                )->pd.DataFrame|None: # a row a person; None: the record has no such file
     "The people of a run, as its `people.csv` has them."
-    path = Path(folder)/PEOPLE
+    path = Path(folder)/people_file(shift)
     if not path.is_file(): return None
     people = pd.read_csv(path, dtype=dict(matches=str))
     lacking = [c for c in ('image_id', 'person_id') if c not in people]

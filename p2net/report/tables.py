@@ -140,8 +140,8 @@ def check_comparable(runs:pd.DataFrame)->None: # of `load_runs`
             raise ValueError(f"{run_name(first)} and {run_name(other)} don't compare: {key} {first[key]} and "
                              f"{other[key]}")
 
-# %% ../../nbs/report/20_tables.ipynb #b2af8e18
-FREE = ('network.', 'search.', 'experiment', 'seed', 'training.alpha')   # what a rival may have of its own
+# %% ../../nbs/report/20_tables.ipynb #1d01b28f
+FREE = ('network.', 'search.', 'experiment', 'seed', 'training.alpha', 'evaluation.shifts')   # what a rival may have of its own
 
 def recipe(run:pd.Series)->dict: # of `load_runs`
     "How a run was trained and tested, whatever the network."

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 # %% auto #0
-__all__ = ['Positive', 'Fraction', 'Count', 'Switch', 'HAS', 'PolicyName', 'LATER', 'SCALES', 'Strict', 'DataConfig',
+__all__ = ['Positive', 'Fraction', 'Count', 'Switch', 'HAS', 'Plant', 'PolicyName', 'LATER', 'SCALES', 'Strict', 'DataConfig',
            'NetworkConfig', 'SearchConfig', 'TrainingConfig', 'EvaluationConfig', 'settled', 'Config', 'merge',
            'recorded_config', 'parse_override', 'one_line', 'make_config', 'read_settings']
 
@@ -71,7 +71,8 @@ class NetworkConfig(Strict):
         has = HAS.get(self.architecture, set(type(self).model_fields))
         return {name: value for name, value in self.model_dump(exclude={'architecture'}).items() if (name in has) is own}
 
-# %% ../../nbs/runs/10_config.ipynb #767cf327
+# %% ../../nbs/runs/10_config.ipynb #afcbc3b4
+Plant = Literal['turned', 'dark', 'inverted', 'moved']    # of runs.shifts
 PolicyName = Literal['searched', 'identity', 'hand-made', 'frozen', 'random', 'randaugment', 'trivialaugment']
 
 class SearchConfig(Strict):
@@ -93,7 +94,7 @@ class SearchConfig(Strict):
     steps: Count = 150                                  # of the policy
     log_every: Count = 5                                # steps between two entries of policy.csv
     # what is done to the people that judge: the falsifiable test
-    plant: Literal['turned', 'dark', 'inverted', 'moved']|None = None
+    plant: Plant|None = None
 
 # %% ../../nbs/runs/10_config.ipynb #e382ea2b
 class TrainingConfig(Strict):
@@ -114,7 +115,7 @@ class TrainingConfig(Strict):
     checkpoint_every: Count = 200                       # steps
     validate_every: Count|None = 250                    # steps; None: at the end only
 
-# %% ../../nbs/runs/10_config.ipynb #4a8d3180
+# %% ../../nbs/runs/10_config.ipynb #d7440d89
 class EvaluationConfig(Strict):
     "The test recipe, IV.A.3."
     flip: bool = True                                   # average with the mirrored image's heatmaps, C-106
@@ -122,11 +123,12 @@ class EvaluationConfig(Strict):
     method: Literal['text', 'sign', 'dark', 'argmax'] = 'text'   # sub-pixel step, C-107
     batch: Count = 64
     boxes: str|None = None  # JSON of a detector's boxes, for the experiment 'detected', C-111
+    shifts: tuple[Plant, ...] = ()                      # held-out people are measured under these, too
 
-# %% ../../nbs/runs/10_config.ipynb #ff190b6c
+# %% ../../nbs/runs/10_config.ipynb #fdba9a1d
 # section -> field -> what runs without the field did
 LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'search': {'share': 1., 'common': 'kept'},
-         'evaluation': {'boxes': None}}
+         'evaluation': {'boxes': None, 'shifts': []}}
 
 def settled(settings:dict)->dict: # a copy
     "Settings without the later fields that change nothing."
