@@ -45,16 +45,18 @@ def people(args)->None:
                            workers=args.workers, progress=bars(args))
     print(f"people in {folder}")
 
-# %% ../nbs/90_cli.ipynb #33662ece
+# %% ../nbs/90_cli.ipynb #181a59c2
 def run(args)->None:
     "Search or train: run one experiment for each seed."
     from p2net.runs.experiments import Place, experiment_config, run_experiment
+    from p2net.runs.processes import is_main
     place = Place(Path(args.out)/'records', Path(args.out)/'work', None, bars(args), args.seconds)
     configs = [experiment_config(args.experiment, args.scale, seed, args.data, args.config, args.set)
                for seed in args.seeds]
     if not args.replace: keep_results(configs, place)
     for config in configs:
         record = run_experiment(config, place)
+        if not is_main(): continue
         print(f"{record['status']}: {place.folder(config)/'record.json'}")
         for name, value in record['metrics'].items():
             if '/' not in name: print(f"  {name} {value:.4f}")

@@ -71,7 +71,7 @@ class NetworkConfig(Strict):
         has = HAS.get(self.architecture, set(type(self).model_fields))
         return {name: value for name, value in self.model_dump(exclude={'architecture'}).items() if (name in has) is own}
 
-# %% ../../nbs/runs/10_config.ipynb #afcbc3b4
+# %% ../../nbs/runs/10_config.ipynb #17b1050e
 Plant = Literal['turned', 'dark', 'inverted', 'moved']    # of runs.shifts
 PolicyName = Literal['searched', 'identity', 'hand-made', 'frozen', 'random', 'randaugment', 'trivialaugment']
 
@@ -86,7 +86,7 @@ class SearchConfig(Strict):
     epsilon: Positive = .01                             # epsilon |v| of Eq. 12
     probe_mode: Literal['training', 'evaluation'] = 'evaluation'    # BatchNorm at omega+ and omega-, C-41
     share: Annotated[float, Field(gt=0, le=1)] = .5     # of the batch, those whose candidates are compared
-    common: Literal['kept', 'removed'] = 'removed'      # what v shares with the gradient of the learners' clean pictures
+    common: Literal['kept', 'removed'] = 'kept'         # what v shares with the gradient of the learners' clean pictures
     policy_lr: Positive = .05                           # Adam's, C-46
     lr: Positive = 5e-4                                 # of the network during the search, C-47
     batch: Annotated[int, Field(ge=2)] = 32             # people a step, training and validation each
