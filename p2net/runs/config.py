@@ -96,7 +96,7 @@ class SearchConfig(Strict):
     # what is done to the people that judge: the falsifiable test
     plant: Plant|None = None
 
-# %% ../../nbs/runs/10_config.ipynb #e382ea2b
+# %% ../../nbs/runs/10_config.ipynb #d783e395
 class TrainingConfig(Strict):
     "How the network is trained, IV.A.2."
     steps: Count = 1000                                 # optimiser steps
@@ -114,8 +114,9 @@ class TrainingConfig(Strict):
     precision: Literal['auto', 'fp32', 'bf16'] = 'auto'
     checkpoint_every: Count = 200                       # steps
     validate_every: Count|None = 250                    # steps; None: at the end only
+    start: str|None = None  # whole network to begin from: a .safetensors file, or 'rendered' (runs.start)
 
-# %% ../../nbs/runs/10_config.ipynb #d7440d89
+# %% ../../nbs/runs/10_config.ipynb #125ccd20
 class EvaluationConfig(Strict):
     "The test recipe, IV.A.3."
     flip: bool = True                                   # average with the mirrored image's heatmaps, C-106
@@ -123,12 +124,13 @@ class EvaluationConfig(Strict):
     method: Literal['text', 'sign', 'dark', 'argmax'] = 'text'   # sub-pixel step, C-107
     batch: Count = 64
     boxes: str|None = None  # JSON of a detector's boxes, for the experiment 'detected', C-111
+    others: str|None = None  # folder of other people, for 'lsp-test' and its like (runs.others)
     shifts: tuple[Plant, ...] = ()                      # held-out people are measured under these, too
 
-# %% ../../nbs/runs/10_config.ipynb #fdba9a1d
+# %% ../../nbs/runs/10_config.ipynb #5c66ee0d
 # section -> field -> what runs without the field did
 LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'search': {'share': 1., 'common': 'kept'},
-         'evaluation': {'boxes': None, 'shifts': []}}
+         'training': {'start': None}, 'evaluation': {'boxes': None, 'others': None, 'shifts': []}}
 
 def settled(settings:dict)->dict: # a copy
     "Settings without the later fields that change nothing."
