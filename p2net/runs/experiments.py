@@ -71,7 +71,7 @@ RIVALS = (
                at={'tiny': dict(network=dict(architecture='hrnet-w18-small-v2'))}),
 )
 
-# %% ../../nbs/runs/70_experiments.ipynb #2af4cac3
+# %% ../../nbs/runs/70_experiments.ipynb #1f00443f
 SHIFTED = {'dark': 'darkened to 30-60 %', 'turned': 'turned by up to 40°', 'inverted': 'inverted',
            'moved': 'moved by up to 35 %'}           # in words; what they are: runs.shifts
 SHIFTS = tuple(SHIFTED)
@@ -104,7 +104,7 @@ EXPERIMENTS = {e.name: e for e in (
           ('randaugment', 'randaugment', 'RandAugment'),
           ('trivialaugment', 'trivialaugment', 'TrivialAugment'))),
     *(Experiment(f'planted-{name}{suffix}', f'a search of {over}, judged by people {what}', 'search', 'planted shifts',
-                 dict(search=dict(plant=None if name == 'none' else name) | changes))
+                 dict(search=dict(plant=None if name == 'none' else name, share=1.) | changes))
       for suffix, over, changes in (
           ('', 'single operations', dict(sub_policies='singles', steps=100, common='removed')),
           ('-pairs', 'pairs of operations', dict(steps=150, common='removed')),
