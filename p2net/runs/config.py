@@ -71,8 +71,8 @@ class NetworkConfig(Strict):
         has = HAS.get(self.architecture, set(type(self).model_fields))
         return {name: value for name, value in self.model_dump(exclude={'architecture'}).items() if (name in has) is own}
 
-# %% ../../nbs/runs/10_config.ipynb #17b1050e
-Plant = Literal['turned', 'dark', 'inverted', 'moved']    # of runs.shifts
+# %% ../../nbs/runs/10_config.ipynb #f9de490b
+Plant = Literal['turned', 'tilted', 'dark', 'inverted', 'moved']    # of runs.shifts
 PolicyName = Literal['searched', 'identity', 'hand-made', 'frozen', 'random', 'randaugment', 'trivialaugment']
 
 class SearchConfig(Strict):

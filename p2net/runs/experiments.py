@@ -71,7 +71,7 @@ RIVALS = (
                at={'tiny': dict(network=dict(architecture='hrnet-w18-small-v2'))}),
 )
 
-# %% ../../nbs/runs/70_experiments.ipynb #1f00443f
+# %% ../../nbs/runs/70_experiments.ipynb #b59727f0
 SHIFTED = {'dark': 'darkened to 30-60 %', 'turned': 'turned by up to 40°', 'inverted': 'inverted',
            'moved': 'moved by up to 35 %'}           # in words; what they are: runs.shifts
 SHIFTS = tuple(SHIFTED)
@@ -109,7 +109,7 @@ EXPERIMENTS = {e.name: e for e in (
           ('', 'single operations', dict(sub_policies='singles', steps=100, common='removed')),
           ('-pairs', 'pairs of operations', dict(steps=150, common='removed')),
           ('-kept', 'single operations by v as the paper has it', dict(sub_policies='singles', steps=100)))
-      for name, what in {'none': 'as they are', **SHIFTED}.items()),
+      for name, what in {'none': 'as they are', **SHIFTED, **({} if suffix else {'tilted': 'turned by up to 20°'})}.items()),
     *(Experiment(f'for-{name}', f'P²Net trained with the policy found for people {what}', 'train', 'planted shifts',
                  dict(evaluation=dict(shifts=SHIFTS)), (f'planted-{name}-pairs',)) for name, what in SHIFTED.items()),
 )}

@@ -19,9 +19,10 @@ from .data import generator
 # %% auto #0
 __all__ = ['PLANTS', 'planted', 'shifted']
 
-# %% ../../nbs/runs/35_shifts.ipynb #f70578a2
+# %% ../../nbs/runs/35_shifts.ipynb #ce7cfc76
 PLANTS = { # operations, range of m of each, sign (0: either)
     'turned': ((replace(OPERATIONS['rotate'], high=40.),), (0., 1.), 0),
+    'tilted': ((replace(OPERATIONS['rotate'], high=20.),), (0., 1.), 0),
     'dark': ((OPERATIONS['brightness'],), (.4/.9, .7/.9), -1),
     'inverted': ((OPERATIONS['invert'],), (0., 0.), 0),
     'moved': ((replace(OPERATIONS['translate_x'], high=.35), replace(OPERATIONS['translate_y'], high=.35)), (0., 1.), 0),
