@@ -347,7 +347,7 @@ def check(self, x:Tensor, what:str):
         raise FloatingPointError(f"search step {self.steps + 1}: the {what} is not finite; a lower learning rate is the "
                                  "usual cure")
 
-# %% ../../nbs/da2/40_search.ipynb #4101ba6c
+# %% ../../nbs/da2/40_search.ipynb #4ca26722
 @patch_to(Search)
 def train(self, inputs, target)->float: # the training loss before the step
     "The real training step, Eq. (10)."
@@ -362,6 +362,7 @@ def train(self, inputs, target)->float: # the training loss before the step
     length = torch.nn.utils.clip_grad_norm_(self.weights, self.clip or float('inf'))
     self.check(length, 'gradient of the training loss')
     self.optimizer.step()
+    self.optimizer.zero_grad()           # a copy of the weights that nobody reads any more
     return loss.item()
 
 # %% ../../nbs/da2/40_search.ipynb #f0c44974
