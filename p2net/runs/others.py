@@ -96,22 +96,24 @@ def read_sticks(folder:str|Path, # of a record
     error = scaled_error(at('x', 'y'), at('true_x', 'true_y'), table[['visibility']], table.torso)
     return table.assign(error=error[:, 0])
 
-# %% ../../nbs/runs/65_others.ipynb #d04c6916
+# %% ../../nbs/runs/65_others.ipynb #0257a3bd
 def draw_sticks(ax, # matplotlib axes
                 person:pd.DataFrame, # rows of one person, from `read_sticks`
                 skeleton:Skeleton,
                 colour:str='#0072B2', # of what was found
                )->float: # PCK@0.2 of this person; nan without a torso
-    "One person as sticks: annotated in grey, found in colour; the title says how much of it is right."
+    "Labelled joints of one person as sticks: true in grey, found in colour; the title says how many are right."
     rows = person.set_index('joint').loc[list(skeleton.joints)]
     there = (rows.visibility > 0).to_numpy()
-    for x, y, shade, width, these in (('true_x', 'true_y', '.6', 3., there), ('x', 'y', colour, 1.4, there | True)):
+    for x, y, shade, width in (('true_x', 'true_y', '.6', 3.), ('x', 'y', colour, 1.4)):
         xy = rows[[x, y]].to_numpy()
         for a, b in skeleton.limbs:
-            if these[a] and these[b]: ax.plot(*xy[[a, b]].T, color=shade, lw=width, solid_capstyle='round')
-        ax.plot(*xy[these].T, '.', color=shade, ms=2*width + 1)
+            if there[a] and there[b]: ax.plot(*xy[[a, b]].T, color=shade, lw=width, solid_capstyle='round')
+        ax.plot(*xy[there].T, '.', color=shade, ms=2*width + 1)
     counted = rows.error[rows.error.notna()]
     share = float((counted <= .2).mean()) if len(counted) else float('nan')
     ax.set_title(f'{share:.0%}' if len(counted) else '–', fontsize=8)
-    ax.set_aspect('equal'); ax.invert_yaxis(); ax.axis('off')
+    ax.set_aspect('equal', adjustable='datalim')
+    ax.invert_yaxis()
+    ax.axis('off')
     return share
