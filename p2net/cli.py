@@ -95,13 +95,16 @@ def doctor(args)->int: # 1 if something was found
     print(*(found or [f"{args.folder}: nothing found"]), sep='\n')
     return int(bool(found))
 
-# %% ../nbs/90_cli.ipynb #34ab74e8
+# %% ../nbs/90_cli.ipynb #9d3bd0ce
 def everything(args)->None:
     "Run what lacks a record, then write tables and figures."
+    from p2net.cluster import read_pairs
     from p2net.reproduce import reproduce
+    if args.cluster_set and not args.cluster: raise ValueError("--cluster-set: name the --cluster it is for")
     reproduce(args.experiments, args.scale, args.seeds, args.data, args.config, args.set, args.out,
               replace=args.replace_committed,
-              seconds=args.seconds, jobs=args.jobs, progress=bars(args))
+              seconds=args.seconds, jobs=args.jobs, cluster=args.cluster, settings=read_pairs(args.cluster_set),
+              progress=bars(args))
 
 def speeds(args)->None:
     "Measure every speed in one run, as ratios, and write its record."
@@ -118,7 +121,7 @@ def card(args)->None:
     policy_card(args.folder, args.file)
     print(f"card in {args.file}")
 
-# %% ../nbs/90_cli.ipynb #191fadb6
+# %% ../nbs/90_cli.ipynb #8e7cad85
 EXAMPLES = {
     'people': "p2net people my-people --train 200 --val 50 --seed 3",
     'search': "p2net search\n  p2net search --set search.sub_policies=singles --set search.steps=100",
@@ -130,7 +133,9 @@ EXAMPLES = {
                "--weights runs/work/tiny/p2net/0/model.safetensors",
     'doctor': "p2net doctor my-people\n  p2net doctor ../coco --most 500",
     'bench': "p2net bench\n  p2net bench --records runs/records --repeats 5",
-    'reproduce': "p2net reproduce\n  p2net reproduce --experiments all --seeds 0 1 2\n  p2net reproduce --data ../lspet",
+    'reproduce': "p2net reproduce\n  p2net reproduce --experiments all --seeds 0 1 2\n  p2net reproduce --data ../lspet\n"
+                 "  p2net reproduce --scale small --cluster slurm --cluster-set slurm_partition=gpu "
+                 "--cluster-set gpus_per_node=1",
     'card': "p2net card paper_results/runs/tiny/search/0 card.pdf",
 }
 
@@ -163,7 +168,7 @@ def add_photographs(add:Callable)->None: # add(name, function) -> parser of that
     p = add('doctor', doctor); p.add_argument('folder', help="of photographs: COCO's layout, MPII's or LSP's")
     p.add_argument('--most', type=int, help='open at most this many photographs of each part; left out: all')
 
-# %% ../nbs/90_cli.ipynb #f8953daf
+# %% ../nbs/90_cli.ipynb #ac8275e8
 def add_reports(add:Callable)->None: # add(name, function) -> parser of that sub-command
     "The sub-commands that report: card, bench, reproduce."
     p = add('card', card); p.add_argument('folder', help='of the record of a search')
@@ -174,7 +179,12 @@ def add_reports(add:Callable)->None: # add(name, function) -> parser of that sub
     p.add_argument('--repeats', type=int, default=9, help='turns of every contender')
     p = add('reproduce', everything); common(p); kept(p)
     p.add_argument('--experiments', nargs='+', default=['main'], help='names, or the groups main and all')
-    p.add_argument('--jobs', type=int, help='runs side by side; left out: two on a processor, one on a GPU')
+    p.add_argument('--jobs', type=int, help='runs side by side; left out: two on a processor, one on a GPU, '
+                                                'on a cluster all that can start')
+    p.add_argument('--cluster', choices=['slurm', 'local'],
+                   help="make each run a job of submitit's (the extra [cluster]); local: on this machine, to try it out")
+    p.add_argument('--cluster-set', action='append', default=[], metavar='NAME=VALUE',
+                   help="for submitit's update_parameters: gpus_per_node=1, timeout_min=60, slurm_partition=gpu; repeatable")
     p.add_argument('--replace-committed', action='store_true',
                    help='put the new records in the place of those of the repository')
 

@@ -12,10 +12,10 @@ from notebooks import notebooks, readme
 BIN = Path(sys.executable).parent
 ROOMS = ('people', 'da2', 'network', 'evaluation', 'runs', 'report')
 MAY_IMPORT = {'people': (), 'da2': (), 'network': (), 'evaluation': ('people',), 'runs': ('people', 'da2', 'network', 'evaluation'),
-              'report': ('runs', 'evaluation', 'people', 'da2'), 'reproduce': ('report', 'runs'),
+              'report': ('runs', 'evaluation', 'people', 'da2'), 'cluster': ('runs',), 'reproduce': ('cluster', 'report', 'runs'),
               'bench': ('runs', 'da2', 'people', 'network'), 'predict': ('runs', 'people', 'network'),
               'export': ('predict', 'runs', 'people', 'evaluation'), 'doctor': ('people',),
-              'cli': ('bench', 'predict', 'doctor', 'reproduce', 'report', 'runs', 'people', 'network')}
+              'cli': ('bench', 'predict', 'doctor', 'cluster', 'reproduce', 'report', 'runs', 'people', 'network')}
 
 
 @pytest.fixture(scope='session')
