@@ -1,0 +1,178 @@
+"""Networks before other people, and training that begins from another network: the whole path on two small folders in the layouts of
+LSPET and LSP, made from rendered people; the real thousand, where they lie beside the repository."""
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from scipy.io import savemat
+
+from p2net.evaluation.bootstrap import read_people
+from p2net.people.folder import find_people
+from p2net.people.person import box_to_frame
+from p2net.people.skeleton import SKELETONS, convert
+from p2net.reproduce import reproduce
+from p2net.runs.data import people_folder
+from p2net.runs.experiments import APART, EXPERIMENTS, OTHERS, Place, experiment_config, file_sha, in_order, run_experiment
+from p2net.runs.others import STICKS, other_people, read_sticks
+from p2net.runs.record import environment, is_done, make_record, write_record
+from samples import needs, sample
+
+SMALL = ('data.train_people=8', 'data.val_people=4', 'data.render_seed=7', 'network.width=16', 'network.trunk=8', 'policy=hand-made',
+         'training.batch=4', 'training.steps=3')
+LSP = SKELETONS['lsp14']
+
+
+def as_lsp(folder, kind, people):
+    "Rendered people as a folder of LSP (third number: occluded, from one) or LSPET (third number: labelled, from zero)."
+    (folder/'images').mkdir(parents=True)
+    numbers = np.zeros((len(people), 14, 3))
+    for n, person in enumerate(people):
+        shutil.copy(person.image, folder/'images'/f"im{n + 1:0{dict(lsp=4, lspet=5)[kind]}d}.jpg")
+        xy, v = convert(person.joints, person.visibility, SKELETONS['people21'], LSP)
+        numbers[n] = np.c_[xy + 1, v == 1] if kind == 'lsp' else np.c_[xy, v > 0]
+    savemat(folder/'joints.mat', dict(joints=numbers.transpose(*dict(lsp=(2, 1, 0), lspet=(1, 2, 0))[kind])))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    "Every run of the chain: rendered people, a folder to go on with, a folder to be judged by."
+    root = tmp_path_factory.mktemp('others')
+    place = Place(root/'records', root/'work', root/'cache', progress=False)
+    run = lambda name, source='rendered', **changes: run_experiment(
+        experiment_config(name, source=source, overrides=(*SMALL, *(f'{k}={v}' for k, v in changes.items()))), place)
+    base = experiment_config('p2net', overrides=SMALL)
+    rendered = find_people(people_folder(base.data, place.cache, False))
+    crowd = [*rendered.train(), *rendered.val()][:10]
+    sports, test = as_lsp(root/'sports', 'lspet', crowd), as_lsp(root/'test', 'lsp', crowd[::-1])
+    others = {'evaluation.others': str(test)}
+    far = {'training.lr': .01, 'training.warmup_steps': 0}                                # far from the first weights
+    records = {'p2net': run('p2net', **far), 'lsp-test': run('lsp-test', **others),
+               'lspet-val': run('lspet-val', **{'evaluation.others': str(sports)}),
+               **{f'{n}-lspet': run(n, str(sports), **others)
+                  for n in ('p2net', 'from-rendered', 'lsp-test', 'lsp-test-from-rendered')}}
+    return records, place, sports, test
+
+
+def test_who_judges(runs):
+    "The record's held-out people are the others, all of them, whatever data.val_people says."
+    records, place, sports, test = runs
+    for name, (kind, _, _) in OTHERS.items():
+        for there in {name, f'{name}-lspet'} & set(records):
+            found = find_people(test if kind == 'lsp' else sports).val()
+            assert (records[there]['data']['val']['name'], records[there]['data']['val']['people']) == (kind, len(found))
+    assert records['lsp-test-lspet']['data']['val']['people'] == 5                      # the second half of ten
+    assert records['lsp-test']['data']['train']['name'] == 'rendered'
+
+
+def test_metrics_are_those_of_the_files_beside(runs):
+    "PCK by record, by people.csv, by breakdown.csv and by sticks.csv (all five people are among the 24)."
+    records, place, _, test = runs
+    for name in ('lsp-test', 'lsp-test-lspet', 'lsp-test-from-rendered-lspet'):
+        folder, metrics = place.root/'tiny'/name/'0', records[name]['metrics']
+        people, sticks = read_people(folder), read_sticks(folder)
+        assert metrics['PCK@0.2'] == pytest.approx(people['PCK@0.2'].sum()/people['PCK@0.2/asked'].sum(), abs=1e-12)
+        assert metrics['PCK@0.2'] == pytest.approx((sticks.error.dropna() <= .2).mean(), abs=.03)   # hundredths of a pixel
+        parts = pd.read_csv(folder/'breakdown.csv').query('by == "joint"').set_index('group')['PCK@0.2']
+        if 'neck' in parts: assert metrics['PCK@0.2/head'] == pytest.approx((parts['neck'] + parts['head_top'])/2, abs=1e-12)
+        assert set(sticks.joint) == set(LSP.joints) and len(sticks) == 5*14
+        assert {p.name for p in folder.iterdir()} == {'record.json', 'people.csv', 'breakdown.csv', STICKS}    # and no pixel
+    assert read_sticks(place.root/'tiny'/'p2net-lspet'/'0') is not None and read_sticks(place.root/'tiny'/'p2net'/'0') is None
+
+
+def test_the_floor_is_of_the_training_people(runs):
+    "The mean pose by hand: in shares of the frame among those to learn from, put into the frames of those who judge."
+    records, place, sports, test = runs
+    share = np.zeros((14, 2)); seen = np.zeros((14, 1))
+    for p in find_people(sports).train()[:8]:
+        center, size = box_to_frame(p.bbox, 72/96, 1.25)
+        v = (p.visibility > 0)[:, None]
+        share += np.where(v, (p.joints - center)/size, 0); seen += v
+    right = asked = 0
+    for p in find_people(test).val():
+        center, size = box_to_frame(p.bbox, 72/96, 1.25)
+        error = np.linalg.norm(center + size*share/np.maximum(seen, 1) - p.joints, axis=-1)
+        torso = np.linalg.norm(p.joints[LSP.index('left_shoulder')] - p.joints[LSP.index('right_hip')])
+        right += (error <= .2*torso).sum(); asked += 14
+    for name in ('lsp-test-lspet', 'lsp-test-from-rendered-lspet'):
+        assert records[name]['metrics']['mean-pose/PCK@0.2'] == pytest.approx(right/asked, abs=1e-6)
+
+
+def test_training_began_where_rendered_people_left_off(runs):
+    records, place, sports, _ = runs
+    start, file = records['from-rendered-lspet']['start'], place.work/'tiny/p2net/0/model.safetensors'
+    assert start['sha256'] == file_sha(file) and start['name'] == 'rendered' and len(start['anew']) == 10 and .5 < start['share'] < 1
+    assert 'start' not in records['p2net-lspet']
+    own, theirs = load_file(place.work/'tiny/from-rendered-lspet/0/model.safetensors'), load_file(file)
+    alone = load_file(place.work/'tiny/p2net-lspet/0/model.safetensors')
+    name = max((k for k in own if k not in start['anew'] and own[k].is_floating_point()), key=lambda k: own[k].numel())
+    assert (own[name] - theirs[name]).abs().mean() < .2*(own[name] - alone[name]).abs().mean()   # three steps from one, far from the other
+
+
+def test_naming_the_others_trains_nothing_again(runs):
+    "`reproduce` with evaluation.others finds the network that was trained without it."
+    _, place, sports, test = runs
+    for name in ('p2net', 'from-rendered'):
+        with_others = experiment_config(name, source=str(sports), overrides=(*SMALL, f'evaluation.others={test}'))
+        assert with_others.evaluation.others is None and is_done(place.root, with_others)
+
+
+def test_reproduce_does_what_is_missing(runs, tmp_path, monkeypatch):
+    "From a network that is there: one run for the test, in the order of what it needs."
+    _, place, sports, test = runs
+    out = place.root.parent
+    (out/'again').mkdir()
+    for part in ('records', 'work'): shutil.copytree(out/part, out/'again'/part)
+    shutil.rmtree(out/'again/records/tiny/lsp-test-lspet')
+    said, search = [], experiment_config('search', source=str(sports), overrides=SMALL)    # a search is among what p2net needs
+    write_record(out/'again/records', make_record(search, 'complete', {}, environment(), {}, {}))
+    reproduce(('lsp-test',), source=str(sports), overrides=(*SMALL, f'evaluation.others={test}'), out=out/'again',
+              committed=tmp_path/'none', cache=place.cache, jobs=1, progress=False, say=said.append)
+    assert said[0].startswith('3 runs, 2 of them there already') and (out/'again/records/tiny/lsp-test-lspet/0/record.json').exists()
+
+
+@pytest.mark.parametrize('name, source, changes, error', [
+    ('lsp-test', 'sports', {}, 'name the folder of LSP people'),
+    ('lsp-test', 'sports', {'evaluation.others': 'sports'}, 'holds LSPET people, this is about LSP'),
+    ('lspet-val', 'rendered', {'evaluation.others': 'nowhere'}, 'there is no such folder'),
+    ('from-rendered', 'rendered', {}, 'goes on with photographs; name their folder with --data'),
+    ('p2net', 'sports', {'training.start': 'nowhere.safetensors'}, 'no file .*nowhere.safetensors'),
+    ('p2net', 'sports', {'training.start': 'junk.safetensors'}, '0% of the weights fit'),
+])
+def test_faults_in_one_line(runs, tmp_path, name, source, changes, error):
+    _, place, sports, _ = runs
+    save_file({'junk': torch.zeros(3)}, tmp_path/'junk.safetensors')
+    here = lambda v: str({'sports': sports, 'nowhere': tmp_path/'nowhere'}.get(v, tmp_path/v if v.endswith('.safetensors') else v))
+    empty = Place(tmp_path/'records', tmp_path/'work', place.cache, progress=False)
+    if name == 'lspet-val' or 'others' in str(changes): empty = Place(tmp_path/'records', place.work, place.cache, progress=False)
+    config = experiment_config(name, source=here(source), overrides=(*SMALL, *(f'{k}={here(v)}' for k, v in changes.items())))
+    with pytest.raises((ValueError, FileNotFoundError), match=error) as caught: run_experiment(config, empty)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('name, needed', [('lsp-test', 'p2net --scale tiny --seeds 0 --data '), ('from-rendered', 'p2net --scale tiny --seeds 0` first'),
+                                          ('lsp-test-from-rendered', 'from-rendered --scale tiny --seeds 0 --data ')])
+def test_what_is_needed_is_named(runs, tmp_path, name, needed):
+    "The command that makes the weights: of the same people, or of rendered ones."
+    _, place, sports, test = runs
+    config = experiment_config(name, source=str(sports), overrides=(*SMALL, f'evaluation.others={test}'))
+    with pytest.raises(FileNotFoundError, match=f'run `p2net train {needed}'):
+        run_experiment(config, Place(tmp_path/'records', tmp_path/'work', place.cache, progress=False))
+
+
+def test_in_no_group():
+    assert not set(APART) & set(in_order(['all'])) and not set(APART) & set(in_order(['main']))
+    assert {n for n, e in EXPERIMENTS.items() if e.kind == 'others'} == set(OTHERS) <= set(APART)
+
+
+@needs('data/lsp')
+@needs('data/lspet')
+def test_the_real_thousand():
+    "LSP: 1,000 people, all 14 joints of all of them asked for, a head segment for nearly all."
+    config = experiment_config('lsp-test', overrides=(f"evaluation.others={sample('data/lsp')}",))
+    pack, name = other_people(config, 'lsp', progress=False)
+    assert (len(pack), name, (pack.visibility > 0).all()) == (1000, 'lsp', True)
+    assert np.isfinite(pack.head_size).mean() > .99
