@@ -41,8 +41,8 @@ TABLES = { # number: (what it compares, the page it is printed on)
 }
 COLUMNS = ['row', 'column', 'value', 'note']
 
-# %% ../../nbs/report/10_claims.ipynb #fc5145e2
-def load_claims(table:int|str, # 1 to 6, or 'text', 'elsewhere' or 'rivals'
+# %% ../../nbs/report/10_claims.ipynb #a084684c
+def load_claims(table:int|str, # 1 to 6, or 'text', 'elsewhere', 'rivals' or 'lsp'
                 folder:str|Path|None=None, # of the CSV files; None: the repository's
                )->pd.DataFrame: # row, column, value, note: text, '' where empty
     "The cells of one of the paper's tables as printed, checked."
