@@ -121,7 +121,7 @@ def card(args)->None:
     policy_card(args.folder, args.file)
     print(f"card in {args.file}")
 
-# %% ../nbs/90_cli.ipynb #8e7cad85
+# %% ../nbs/90_cli.ipynb #af8747c1
 EXAMPLES = {
     'people': "p2net people my-people --train 200 --val 50 --seed 3",
     'search': "p2net search\n  p2net search --set search.sub_policies=singles --set search.steps=100",
@@ -133,9 +133,9 @@ EXAMPLES = {
                "--weights runs/work/tiny/p2net/0/model.safetensors",
     'doctor': "p2net doctor my-people\n  p2net doctor ../coco --most 500",
     'bench': "p2net bench\n  p2net bench --records runs/records --repeats 5",
-    'reproduce': "p2net reproduce\n  p2net reproduce --experiments all --seeds 0 1 2\n  p2net reproduce --data ../lspet\n"
-                 "  p2net reproduce --scale small --cluster slurm --cluster-set slurm_partition=gpu "
-                 "--cluster-set gpus_per_node=1",
+    'reproduce': "p2net reproduce\n  p2net reproduce --experiments all --seeds 0 1 2\n"
+                 "  p2net reproduce --data ../lspet\n  p2net reproduce --scale small --cluster slurm "
+                 "--cluster-set slurm_partition=gpu --cluster-set gpus_per_node=1",
     'card': "p2net card paper_results/runs/tiny/search/0 card.pdf",
 }
 
@@ -168,7 +168,7 @@ def add_photographs(add:Callable)->None: # add(name, function) -> parser of that
     p = add('doctor', doctor); p.add_argument('folder', help="of photographs: COCO's layout, MPII's or LSP's")
     p.add_argument('--most', type=int, help='open at most this many photographs of each part; left out: all')
 
-# %% ../nbs/90_cli.ipynb #ac8275e8
+# %% ../nbs/90_cli.ipynb #ba488ed1
 def add_reports(add:Callable)->None: # add(name, function) -> parser of that sub-command
     "The sub-commands that report: card, bench, reproduce."
     p = add('card', card); p.add_argument('folder', help='of the record of a search')
@@ -184,7 +184,8 @@ def add_reports(add:Callable)->None: # add(name, function) -> parser of that sub
     p.add_argument('--cluster', choices=['slurm', 'local'],
                    help="make each run a job of submitit's (the extra [cluster]); local: on this machine, to try it out")
     p.add_argument('--cluster-set', action='append', default=[], metavar='NAME=VALUE',
-                   help="for submitit's update_parameters: gpus_per_node=1, timeout_min=60, slurm_partition=gpu; repeatable")
+                   help="for submitit's update_parameters: gpus_per_node=1, timeout_min=60, slurm_partition=gpu; "
+                        "repeatable")
     p.add_argument('--replace-committed', action='store_true',
                    help='put the new records in the place of those of the repository')
 

@@ -18,13 +18,14 @@ from .runs.experiments import Place, run_experiment
 # %% auto #0
 __all__ = ['DEFAULTS', 'read_pairs', 'make_executor', 'join_tasks', 'Job', 'why', 'Cluster']
 
-# %% ../nbs/82_cluster.ipynb #47c22baf
+# %% ../nbs/82_cluster.ipynb #fad4c9d9
 def read_pairs(words:list[str])->dict: # name -> value
     "'timeout_min=60' and the like."
     pairs = {}
     for word in words:
         name, equals, value = word.partition('=')
-        if not (name and equals): raise ValueError(f"--cluster-set {word}: expected NAME=VALUE, as in slurm_partition=gpu")
+        if not (name and equals):
+            raise ValueError(f"--cluster-set {word}: expected NAME=VALUE, as in slurm_partition=gpu")
         pairs[name] = yaml.safe_load(value)
     return pairs
 
@@ -45,12 +46,13 @@ def make_executor(cluster:str, # 'slurm' or 'local'
         raise ValueError(f"--cluster {cluster}: {str(error).splitlines()[0]}") from None
     return executor
 
-# %% ../nbs/82_cluster.ipynb #90cfc34f
+# %% ../nbs/82_cluster.ipynb #b7d1fa28
 def join_tasks()->None:
     "Where the job has several tasks, say so as torchrun does."
     from submitit import JobEnvironment
     from submitit.helpers import TorchDistributedEnvironment
-    if JobEnvironment().num_tasks > 1: TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    if JobEnvironment().num_tasks > 1:
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
 
 class Job:
     "One experiment, on the machine that the cluster chose."
