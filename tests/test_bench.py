@@ -157,12 +157,15 @@ def test_record_of_invented_times(monkeypatch):
     deploy = {'floor': [100., 100], 'deployed uint8': [70., 90], 'deployed': [60., 60], 'torchvision v2, threads': [20., 30]}
     config = bench.make_config('tiny', experiment='bench')
     record = bench.bench_record(config, deploy, dict(ours=[1., 2]), {'paired': [4., 8], 'paired, half': [3., 6], 'straight-through': [3., 6], 'plain': [1., 2]},
-                                {'paired': 14, 'paired, half': 13, 'straight-through': 12, 'plain': 10}, dict(augmented=[1.1, 1.], cropped=[1., 1.], plain=[1., 1.]), 9., 2)
+                                {'paired': 14, 'paired, half': 13, 'straight-through': 12, 'plain': 10}, dict(augmented=[1.1, 1.], cropped=[1., 1.], plain=[1., 1.]),
+                                bench.Measured(config, 'cpu', False, dict(p2net=[4., 8.], backbone=[1., 4.]), {}), 9., 2)
     found = record['metrics']
     assert (record['scale'], record['experiment'], record['seed'], record['status']) == ('tiny', 'bench', 0, 'complete')
     want = dict(deploy_vs_floor=.8, deploy_vs_fastest_peer=2.5, search_step_vs_plain=4, search_memory_vs_plain=1.4, augmented_loop_vs_plain=1.05)
     assert {k: round(found[k], 9) for k in want} == want
     assert 'differentiable_vs_kornia' not in found and record['left_out'] == ['kornia: not installed']
+    assert record['repeats']['training_vs_backbone'] == [.25, .5] and record['training']['precision'] == 'fp32'
+    assert found['people_per_s/training/backbone'] == pytest.approx(config.training.batch*(1 + .25)/2) and not any(k.startswith('mib/training') for k in found)
     assert record['repeats']['deploy_vs_floor'] == [.7, .9] and found['people_per_s/floor'] == 100
     assert all(abs(np.median(v) - found[k]) < 1e-12 for k, v in record['repeats'].items())
 
