@@ -20,22 +20,30 @@ from .runs.experiments import EXPERIMENTS, Place, base_name, experiment_config, 
 from .runs.record import is_done, read_record, record_folder
 
 # %% auto #0
-__all__ = ['SHOWN', 'forerunners', 'how_many', 'say', 'run_apart', 'prepare', 'end_with', 'Here', 'runner', 'headline',
+__all__ = ['SHOWN', 'forerunners', 'how_many', 'gpu_of', 'say', 'run_apart', 'prepare', 'end_with', 'Here', 'runner', 'headline',
            'run_missing', 'beside', 'replace_committed', 'reproduce']
 
-# %% ../nbs/80_reproduce.ipynb #8fd9601e
+# %% ../nbs/80_reproduce.ipynb #a30915f0
 def forerunners(config:Config)->set[tuple[str, int]]: # (experiment, seed)
     "Runs whose records this run reads."
     base = base_name(config.experiment)
     return {(need + config.experiment[len(base):], config.seed) for need in EXPERIMENTS[base].needs}
 
 def how_many(jobs:int|None)->tuple[int, int]: # runs side by side, threads of each
-    "On a GPU one run, else two, and the cores shared out among them; OMP_NUM_THREADS, where it is set, is obeyed."
+    "On each GPU one run, else two, and the cores shared out among them; OMP_NUM_THREADS, where it is set, is obeyed."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    jobs = jobs or (1 if torch.cuda.is_available() or cores == 1 else 2)
+    jobs = jobs or torch.cuda.device_count() or min(cores, 2)
     return jobs, int(os.environ.get('OMP_NUM_THREADS') or max(1, cores//jobs))
 
-# %% ../nbs/80_reproduce.ipynb #bc22435a
+def gpu_of(line:int, # place of the run, from 0
+           gpus:int,
+           visible:str|None=None, # CUDA_VISIBLE_DEVICES
+          )->str|None: # what CUDA_VISIBLE_DEVICES is to say in the process of the run; None: as it is
+    "The GPU of a run: runs side by side take one each."
+    if gpus < 2: return None
+    return (visible.split(',') if visible else list(map(str, range(gpus))))[line % gpus]
+
+# %% ../nbs/80_reproduce.ipynb #2cd61cb9
 def say(text:str)->None:
     "A line of the log, at once, whether a person or a file reads it."
     print(text, flush=True)
@@ -49,6 +57,8 @@ def prepare(threads:int, line:int)->None:
     "What the process of a run does first."
     torch.set_num_threads(threads)
     os.environ['P2NET_BAR'] = str(line)
+    gpu = gpu_of(line, torch.cuda.device_count(), os.environ.get('CUDA_VISIBLE_DEVICES'))
+    if gpu is not None: os.environ['CUDA_VISIBLE_DEVICES'] = gpu
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
 
 def end_with(parent:int)->None:
