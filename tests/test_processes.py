@@ -1,5 +1,5 @@
 "Two processes train what one does, and a process that dies ends the run: launched as a user would, on the processor, over gloo."
-import json, os, subprocess, sys, time
+import json, os, subprocess, sys
 from pathlib import Path
 
 import pandas as pd, pytest, torch
@@ -82,9 +82,8 @@ def dies(self, *args):
 Trainer.step = dies
 sys.exit(main(sys.argv[1:]))
 """)
-    start = time.time()
     done = run(tmp_path, ('train', 'hand-made'), processes=2, program=(str(program),))
-    assert done.returncode and 'SIGKILL' in done.stderr and time.time() - start < 120
+    assert done.returncode and 'SIGKILL' in done.stderr              # and did so before `run` lost patience
     assert not [r for r in (tmp_path/'out2').rglob('record.json') if json.loads(r.read_text())['status'] == 'complete']
     assert list((tmp_path/'out2').rglob('progress.json'))                                       # the checkpoint of step 10 is whole
     done = run(tmp_path, ('train', 'hand-made'), processes=2)
