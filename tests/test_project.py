@@ -1,6 +1,5 @@
 "The checkout agrees with itself: export, stored outputs, README, requirements, arrows between the rooms."
-import ast, configparser, filecmp, os, re, shutil, subprocess, sys
-from concurrent.futures import ThreadPoolExecutor
+import ast, configparser, filecmp, re, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest, yaml
@@ -16,16 +15,6 @@ MAY_IMPORT = {'people': (), 'da2': (), 'network': (), 'evaluation': ('people',),
               'bench': ('runs', 'da2', 'people', 'network'), 'predict': ('runs', 'people', 'network'),
               'export': ('predict', 'runs', 'people', 'evaluation'), 'doctor': ('people',),
               'cli': ('bench', 'predict', 'doctor', 'cluster', 'reproduce', 'report', 'runs', 'people', 'network')}
-
-
-@pytest.fixture(scope='session')
-def fresh():
-    "A fresh run of every notebook beside the others, two at a time: path -> (return code, what it said)."
-    def check(path):
-        done = subprocess.run([sys.executable, ROOT/'tests/notebooks.py', 'check', path], capture_output=True, text=True,
-                              env={**os.environ, 'OMP_NUM_THREADS': '1'})
-        return done.returncode, done.stdout + done.stderr
-    with ThreadPoolExecutor(2) as pool: yield {path: pool.submit(check, path) for path in notebooks()}
 
 
 @pytest.mark.parametrize('path', notebooks(), ids=lambda p: p.relative_to(ROOT/'nbs').as_posix())
