@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def fresh(request):
     """A fresh run of every notebook whose stored outputs are tested, two at a time from the first test on, while the others run:
     path -> (return code, what it said)."""
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}                # now: the tests that run meanwhile change theirs
     def check(path):
-        done = subprocess.run([sys.executable, ROOT/'tests/notebooks.py', 'check', path], capture_output=True, text=True,
-                              env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        done = subprocess.run([sys.executable, ROOT/'tests/notebooks.py', 'check', path], capture_output=True, text=True, env=environment)
         return done.returncode, done.stdout + done.stderr
     asked = [item.callspec.params['path'] for item in request.session.items if item.name.startswith('test_stored_outputs')]
     pool = ThreadPoolExecutor(2)

@@ -44,11 +44,13 @@ def test_a_job_that_fails_takes_nothing_with_it(tmp_path, monkeypatch):
     asked = [experiment_config(name, source=str(tmp_path/'data'), overrides=('network.width=16', 'training.batch=4', *more))
              for name, more in (('mean-pose', ()), ('untrained', ('network.weights=absent.safetensors',)), ('hand-made', ('training.steps=100000',)))]
     monkeypatch.setattr(submitit.core.core.Job, '_results_timeout_s', 1)          # how long a result that isn't there is waited for
-    sent, executor = [], make_executor('local', tmp_path/'jobs')
-    submit, executor.submit = executor.submit, lambda *what: sent.append(submit(*what)) or sent[-1]
+    sent, executor = {}, make_executor('local', tmp_path/'jobs')
+    submit = executor.submit
+    def noted(job, config, *more): return sent.setdefault(config.experiment, submit(job, config, *more))     # they are sent in any order
+    executor.submit = noted
     def say(text):
         if 'untrained' in text or 'mean-pose' in text: said.append(text)
-        if len(said) == 2: sent[2]._process.kill(); os.system(f"kill -9 {' '.join(tasks_of(sent[2]))}")     # the controller and its task
+        if len(said) == 2: sent['hand-made-coco']._process.kill(); os.system(f"kill -9 {' '.join(tasks_of(sent['hand-made-coco']))}")  # controller and task
     said = []
     with pytest.raises(ValueError) as error: run_missing(asked, Place(tmp_path/'records', tmp_path/'work'), Cluster(executor, 3, 1, pause=.3), say)
     lines = sorted(str(error.value).split('; '))
