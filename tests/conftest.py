@@ -1,4 +1,4 @@
-"What all tests share: notebooks run again beside the other tests."
+"What tests share: notebooks run again."
 import os, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,11 +8,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope='session', autouse=True)
+@pytest.fixture(scope='session')
 def fresh(request):
-    """A fresh run of every notebook whose stored outputs are tested, two at a time from the first test on, while the others run:
-    path -> (return code, what it said)."""
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}                # now: the tests that run meanwhile change theirs
+    "A fresh run of every notebook whose stored outputs are tested, two at a time: path -> (return code, what it said)."
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}                # now: tests that run meanwhile change theirs
     def check(path):
         done = subprocess.run([sys.executable, ROOT/'tests/notebooks.py', 'check', path], capture_output=True, text=True, env=environment)
         return done.returncode, done.stdout + done.stderr
