@@ -51,13 +51,14 @@ def resumed(tmp_path_factory):
 # --- the same bytes, whoever renders
 
 def test_a_frame_is_the_same_in_another_process():
-    "One thread each, as workers have it: more of them add in another order."
+    "Whatever number of threads the processes have: one, as workers do, and as many as this one took."
     code = ("import hashlib, json; from p2net.people.rendering import *; "
             f"photo, quality, found = render_frame(RenderConfig(**{asdict(SMALL)!r}), 'val', 3); "
             "print(hashlib.sha256(photo.tobytes()).hexdigest(), quality, json.dumps(found))")
-    both = [run_python(code) for _ in range(2)]
-    one, two = (p.communicate(timeout=300)[0].strip() for p in both)
-    assert one == two and all(p.returncode == 0 for p in both) and len(one) > 64
+    p = run_python(code)
+    photo, quality, found = render_frame(SMALL, 'val', 3)
+    there = p.communicate(timeout=300)[0].strip()
+    assert p.returncode == 0 and there == f'{hashlib.sha256(photo.tobytes()).hexdigest()} {quality} {json.dumps(found)}'
 
 def test_a_frame_does_not_depend_on_frames_before_it():
     alone = render_frame(SMALL, 'train', 2)

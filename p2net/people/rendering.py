@@ -8,13 +8,14 @@ __all__ = ['CODE_VERSION', 'SPLITS', 'REACH', 'RING', 'SIZES', 'RenderConfig', '
            'obstacle', 'low_obstacle', 'visible', 'annotate', 'draw_size', 'place_company', 'seats', 'clutter',
            'render_frame', 'rendered_folder', 'is_finished', 'render_people']
 
-# %% ../../nbs/people/40_rendering.ipynb #2bd378c6
+# %% ../../nbs/people/40_rendering.ipynb #8c08abfd
 import hashlib, json, os, shutil, subprocess, sys
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 import cv2
 import numpy as np
+from threadpoolctl import threadpool_limits
 from . import body as body_module
 from .body import JOINTS, Body, anny_is_cold, get_body, rotation
 from .camera import Camera, World, develop, draw_look, look_at, render
@@ -320,11 +321,12 @@ def clutter(rng, camera:Camera, actors:list, indoor:bool)->list:
         parts += thing(rng, at, indoor)
     return parts
 
-# %% ../../nbs/people/40_rendering.ipynb #620aed3c
+# %% ../../nbs/people/40_rendering.ipynb #2b8e1228
 def _generators(config:RenderConfig, split:str, index:int)->tuple:
     "One for the scene, one for the grain of the film."
     return [np.random.default_rng([config.seed, SPLITS.index(split), index, stream]) for stream in (20, 21)]
 
+@threadpool_limits.wrap(limits=1, user_api='blas')
 def render_frame(config:RenderConfig, split:str, # 'train' or 'val'
                  index:int)->tuple: # photograph (H, W, 3) uint8 RGB, JPEG quality, annotations
     "One photograph. Depends on config, split and index alone."
