@@ -71,7 +71,7 @@ class NetworkConfig(Strict):
         has = HAS.get(self.architecture, set(type(self).model_fields))
         return {name: value for name, value in self.model_dump(exclude={'architecture'}).items() if (name in has) is own}
 
-# %% ../../nbs/runs/10_config.ipynb #f9de490b
+# %% ../../nbs/runs/10_config.ipynb #00b8c18f
 Plant = Literal['turned', 'tilted', 'dark', 'inverted', 'moved']    # of runs.shifts
 PolicyName = Literal['searched', 'identity', 'hand-made', 'frozen', 'random', 'randaugment', 'trivialaugment']
 
@@ -87,6 +87,7 @@ class SearchConfig(Strict):
     probe_mode: Literal['training', 'evaluation'] = 'evaluation'    # BatchNorm at omega+ and omega-, C-41
     share: Annotated[float, Field(gt=0, le=1)] = .5     # of the batch, those whose candidates are compared
     common: Literal['kept', 'removed'] = 'kept'         # what v shares with the gradient of the learners' clean pictures
+    tied: bool = False                                  # an operation's numbers are the same in all its sub-policies
     policy_lr: Positive = .05                           # Adam's, C-46
     lr: Positive = 5e-4                                 # of the network during the search, C-47
     batch: Annotated[int, Field(ge=2)] = 32             # people a step, training and validation each
@@ -127,9 +128,9 @@ class EvaluationConfig(Strict):
     others: str|None = None  # folder of other people, for 'lsp-test' and its like (runs.others)
     shifts: tuple[Plant, ...] = ()                      # held-out people are measured under these, too
 
-# %% ../../nbs/runs/10_config.ipynb #5c66ee0d
+# %% ../../nbs/runs/10_config.ipynb #1a6ee4d6
 # section -> field -> what runs without the field did
-LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'search': {'share': 1., 'common': 'kept'},
+LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'search': {'share': 1., 'common': 'kept', 'tied': False},
          'training': {'start': None}, 'evaluation': {'boxes': None, 'others': None, 'shifts': []}}
 
 def settled(settings:dict)->dict: # a copy

@@ -36,11 +36,12 @@ from .start import in_words as start_in_words, start_from
 from .training import Trainer, load_weights, make_network
 
 # %% auto #0
-__all__ = ['RIVALS', 'SHIFTED', 'SHIFTS', 'OTHERS', 'EXPERIMENTS', 'APART', 'MAIN', 'KINDS', 'Experiment', 'in_order',
-           'folder_suffix', 'base_name', 'experiment_config', 'without_idle', 'searched_policy', 'policy_of', 'Place',
-           'size_of', 'measured', 'headline', 'search_run', 'under_shift', 'train_run', 'file_sha', 'start_file',
-           'begin', 'floor_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run', 'ladder_run', 'detected_run',
-           'others_run', 'check_needs', 'holds_result', 'run_experiment']
+__all__ = ['RIVALS', 'TABLES', 'ABLATIONS', 'OTHERS', 'ON_REQUEST', 'SHIFTED', 'SHIFTS', 'PLANTED', 'BOUGHT', 'CONTROLS',
+           'EXPERIMENTS', 'APART', 'MAIN', 'KINDS', 'Experiment', 'in_order', 'folder_suffix', 'base_name',
+           'experiment_config', 'without_idle', 'searched_policy', 'policy_of', 'Place', 'size_of', 'measured',
+           'headline', 'search_run', 'under_shift', 'train_run', 'file_sha', 'start_file', 'begin', 'floor_run',
+           'mean_pose_predictions', 'trained_weights', 'boxes_run', 'ladder_run', 'detected_run', 'others_run',
+           'check_needs', 'holds_result', 'run_experiment']
 
 # %% ../../nbs/runs/70_experiments.ipynb #21526d8f
 @dataclass(frozen=True)
@@ -73,17 +74,8 @@ RIVALS = (
                at={'tiny': dict(network=dict(architecture='hrnet-w18-small-v2'))}),
 )
 
-# %% ../../nbs/runs/70_experiments.ipynb #7382fb75
-SHIFTED = {'dark': 'darkened to 30-60 %', 'turned': 'turned by up to 40°', 'inverted': 'inverted',
-           'moved': 'moved by up to 35 %'}           # in words; what they are: runs.shifts
-SHIFTS = tuple(SHIFTED)
-
-# name -> the people, whose weights, in words
-OTHERS = {'lsp-test': ('lsp', 'p2net', "LSP's 1,000 test people"),
-          'lspet-val': ('lspet', 'p2net', "LSPET's held-out people"),
-          'lsp-test-from-rendered': ('lsp', 'from-rendered', "LSP's 1,000 test people")}
-
-EXPERIMENTS = {e.name: e for e in (
+# %% ../../nbs/runs/70_experiments.ipynb #83d1ab01
+TABLES = (
     Experiment('search', 'DA² on one half of the search people, judged on the other', 'search', 'policy evolution'),
     _ablation('p2net', 'P²Net trained with the policy found', 'Tables I, II, IV, V, VI'),
     _control('hand-made', 'hand-made', 'the same with traditional augmentation', 'Table IV'),
@@ -91,14 +83,10 @@ EXPERIMENTS = {e.name: e for e in (
     _ablation('no-parallel', 'without parallel fusion', 'Table VI', network=dict(parallel=False)),
     Experiment('box-quality', 'p2net evaluated with jittered and missed boxes', 'boxes', 'Table III', needs=('p2net',)),
     Experiment('ladder', 'p2net evaluated at every step of the test recipe', 'ladder', 'test recipe', needs=('p2net',)),
-    Experiment('detected', "p2net evaluated in a detector's boxes: evaluation.boxes", 'detected', 'detection files',
-               needs=('p2net',)),
-    *(Experiment(name, f"{needs} evaluated on {who}: evaluation.others", 'others', 'LSP', needs=(needs,))
-      for name, (_, needs, who) in OTHERS.items()),
-    _ablation('from-rendered', 'P²Net trained from the weights that p2net has from rendered people', 'LSP',
-              training=dict(start='rendered')),
     Experiment('mean-pose', 'the mean of the training poses, whatever the image', 'floor', 'floors'),
     Experiment('untrained', 'the network at its initial weights', 'floor', 'floors'),
+)
+ABLATIONS = (
     _ablation('no-progressive', 'without progressive fusion', 'ablation chart', network=dict(progressive=False)),
     _ablation('no-dilation', 'plain bottlenecks', 'ablation chart', network=dict(dilation=1)),
     _ablation('no-ohkm', 'all joints in the second loss, no mining', 'ablation chart', training=dict(alpha=None)),
@@ -106,26 +94,58 @@ EXPERIMENTS = {e.name: e for e in (
               network=dict(attention='control')),
     _ablation('parallel-control', 'parallel fusion of each level with itself: equal cost', 'Table VI',
               network=dict(parallel='control')),
-    *RIVALS,
-    *(_control(name, policy, what, 'Table IV, planted shifts', evaluation=dict(shifts=SHIFTS))
-      for name, policy, what in (
-          ('identity', 'identity', 'mirror and scale only, no policy'),
-          ('frozen-policy', 'frozen', 'the start policy: pi uniform, p = m = 0.5'),
-          ('random-policy', 'random', 'a policy drawn at random'),
-          ('randaugment', 'randaugment', 'RandAugment'),
-          ('trivialaugment', 'trivialaugment', 'TrivialAugment'))),
-    *(Experiment(f'planted-{name}{suffix}', f'a search of {over}, judged by people {what}', 'search', 'planted shifts',
-                 dict(search=dict(plant=None if name == 'none' else name, share=1.) | changes))
-      for suffix, over, changes in (
-          ('', 'single operations', dict(sub_policies='singles', steps=100, common='removed')),
-          ('-pairs', 'pairs of operations', dict(steps=150, common='removed')),
-          ('-kept', 'single operations by v as the paper has it', dict(sub_policies='singles', steps=100)))
-      for name, what in {'none': 'as they are', **SHIFTED, **({} if suffix else {'tilted': 'turned by up to 20°'})}.items()),
-    *(Experiment(f'for-{name}', f'P²Net trained with the policy found for people {what}', 'train', 'planted shifts',
-                 dict(evaluation=dict(shifts=SHIFTS)), (f'planted-{name}-pairs',)) for name, what in SHIFTED.items()),
-)}
-APART = ('detected', *OTHERS, 'from-rendered')   # in no group: they want a file or folder, or photographs
-MAIN = ('search', 'p2net', 'hand-made', 'no-attention', 'no-parallel', 'box-quality', 'ladder', 'mean-pose', 'untrained')
+)
+
+# %% ../../nbs/runs/70_experiments.ipynb #888922cd
+# name -> the people, whose weights, in words
+OTHERS = {'lsp-test': ('lsp', 'p2net', "LSP's 1,000 test people"),
+          'lspet-val': ('lspet', 'p2net', "LSPET's held-out people"),
+          'lsp-test-from-rendered': ('lsp', 'from-rendered', "LSP's 1,000 test people")}
+ON_REQUEST = (
+    Experiment('detected', "p2net evaluated in a detector's boxes: evaluation.boxes", 'detected', 'detection files',
+               needs=('p2net',)),
+    *(Experiment(name, f"{needs} evaluated on {who}: evaluation.others", 'others', 'LSP', needs=(needs,))
+      for name, (_, needs, who) in OTHERS.items()),
+    _ablation('from-rendered', 'P²Net trained from the weights that p2net has from rendered people', 'LSP',
+              training=dict(start='rendered')),
+)
+
+# %% ../../nbs/runs/70_experiments.ipynb #c40371d9
+SHIFTED = {'dark': 'darkened to 30-60 %', 'turned': 'turned by up to 40°', 'inverted': 'inverted',
+           'moved': 'moved by up to 35 %'}           # in words; what they are: runs.shifts
+SHIFTS = tuple(SHIFTED)
+_plants = {'none': 'as they are', **SHIFTED}
+_single = dict(sub_policies='singles', steps=100, common='removed')
+_spaces = (('', 'single operations', _single, {**_plants, 'tilted': 'turned by up to 20°'}),
+           ('-pairs', 'pairs of operations', dict(steps=150, common='removed'), _plants),
+           ('-tied', 'pairs of operations, an operation the same in all', dict(steps=150, common='removed', tied=True),
+            _plants),
+           ('-kept', 'single operations by v as the paper has it', _single | dict(common='kept'), _plants),
+           ('-half', 'single operations, half of the people', _single | dict(share=.5), _plants),
+           ('-eight', 'single operations, half of the people with eight candidates each',
+            _single | dict(share=.5, candidates=8), _plants),
+           ('-together', 'single operations, the people of a batch tied by BatchNorm',
+            _single | dict(probe_mode='training'), _plants))
+PLANTED = tuple(
+    Experiment(f'planted-{name}{suffix}', f'a search of {over}, judged by people {what}', 'search', 'planted shifts',
+               dict(search=dict(plant=None if name == 'none' else name, share=1.) | changes))
+    for suffix, over, changes, plants in _spaces for name, what in plants.items())
+BOUGHT = tuple(
+    Experiment(f'for-{name}', f'P²Net trained with the policy found for people {what}', 'train', 'planted shifts',
+               dict(evaluation=dict(shifts=SHIFTS)), (f'planted-{name}-pairs',)) for name, what in SHIFTED.items())
+CONTROLS = tuple(
+    _control(name, policy, what, 'Table IV, planted shifts', evaluation=dict(shifts=SHIFTS))
+    for name, policy, what in (
+        ('identity', 'identity', 'mirror and scale only, no policy'),
+        ('frozen-policy', 'frozen', 'the start policy: pi uniform, p = m = 0.5'),
+        ('random-policy', 'random', 'a policy drawn at random'),
+        ('randaugment', 'randaugment', 'RandAugment'),
+        ('trivialaugment', 'trivialaugment', 'TrivialAugment')))
+
+# %% ../../nbs/runs/70_experiments.ipynb #1428fa0e
+EXPERIMENTS = {e.name: e for e in (*TABLES, *ON_REQUEST, *ABLATIONS, *RIVALS, *CONTROLS, *PLANTED, *BOUGHT)}
+APART = tuple(e.name for e in ON_REQUEST)        # in no group
+MAIN = tuple(e.name for e in TABLES)
 
 # %% ../../nbs/runs/70_experiments.ipynb #ea93b44e
 def in_order(names)->list[str]: # experiments with what they need before them
@@ -226,7 +246,7 @@ def measured(model:nn.Module, config:Config, people:RunPeople, device='cpu', **c
 def headline(metrics:dict)->dict: # without the columns per joint
     return {k: v for k, v in metrics.items() if '/' not in k}
 
-# %% ../../nbs/runs/70_experiments.ipynb #9927f05f
+# %% ../../nbs/runs/70_experiments.ipynb #62710343
 def search_run(config:Config, people:RunPeople, place:Place)->dict|None: # parts of the record; None: stopped before the end
     "Search a policy; policy.json, policy.csv and history.csv go beside the record."
     warm_ups = place.work/config.scale/'warm-ups' if config.experiment.startswith('planted-') else None
@@ -241,6 +261,7 @@ def search_run(config:Config, people:RunPeople, place:Place)->dict|None: # parts
     s = config.search
     (searcher.work/'search.pt').unlink(missing_ok=True)
     cost = dict(steps=s.warmup_steps + s.steps, **size_of(searcher.model, config), wall_s=searcher.seconds,
+                warmup_s=searcher.warmup_seconds,
                 people_per_s=(s.warmup_steps + s.steps)*s.batch/searcher.seconds)
     return dict(metrics=searcher.metrics(), cost=cost)
 

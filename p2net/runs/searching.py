@@ -61,13 +61,13 @@ def validation_loss(model:nn.Module, batch:tuple[Tensor, Tensor, Tensor])->Tenso
     x, target, weight = batch
     return refined_l2(model(x), target, weight).mean()
 
-# %% ../../nbs/runs/60_searching.ipynb #c47ab4e9
+# %% ../../nbs/runs/60_searching.ipynb #37287a4a
 def make_policy(search:SearchConfig)->Policy:
     "The policy at its start: pi uniform, p = m = 0.5."
     return Policy(operations=dict(dada15=DADA15, pose16=POSE16)[search.operations], sub_policies=search.sub_policies,
-                  tau=search.tau)
+                  tau=search.tau, tied=search.tied)
 
-# %% ../../nbs/runs/60_searching.ipynb #63a032fa
+# %% ../../nbs/runs/60_searching.ipynb #7f3e0a5f
 class Searcher:
     "The experiment `search`: halves of the people, a network, a policy, and the steps that move them."
     def __init__(self,
@@ -89,7 +89,8 @@ class Searcher:
                              policy_lr=s.policy_lr,
                              estimator=s.estimator, candidates=s.candidates, jitter=s.jitter, epsilon_scale=s.epsilon,
                              probe_mode=s.probe_mode, share=s.share, reduce=average)
-        self.step_done, self.rows, self.history, self.seconds = 0, [], [], 0.
+        self.step_done, self.rows, self.history = 0, [], []
+        self.seconds = self.warmup_seconds = 0.         # so far; of them in the warm-up
 
 # %% ../../nbs/runs/60_searching.ipynb #a49a26df
 def mine(self, people:np.ndarray, step:int, seed:int)->tuple[np.ndarray, slice]: # rows; which of the step's they are
@@ -150,7 +151,7 @@ def turn(self, step:int)->dict: # losses, norm of v and so on
 
 Searcher.warm_up, Searcher.turn = warm_up, turn
 
-# %% ../../nbs/runs/60_searching.ipynb #950639c5
+# %% ../../nbs/runs/60_searching.ipynb #0b9409b9
 def write_state(file:Path, state:dict)->None:
     "A state file, whole or not at all."
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -162,8 +163,8 @@ def save(self)->None:
     "Write the state that `resume` reads, whole."
     if not is_main(): return
     write_state(self.work/'search.pt', dict(
-        config_hash=self.config.hash, step=self.step_done, seconds=self.seconds, rows=self.rows, history=self.history,
-        search=self.search.state_dict(), model=self.model.state_dict()))
+        config_hash=self.config.hash, step=self.step_done, seconds=self.seconds, warmup_seconds=self.warmup_seconds,
+        rows=self.rows, history=self.history, search=self.search.state_dict(), model=self.model.state_dict()))
 
 def resume(self)->bool: # whether there was something to resume
     "Go on from the saved state, if it was made under these settings."
@@ -173,12 +174,13 @@ def resume(self)->bool: # whether there was something to resume
     if state['config_hash'] != self.config.hash: return False
     self.model.load_state_dict(state['model'])
     self.search.load_state_dict(state['search'])
-    self.step_done, self.seconds, self.rows, self.history = (state[k] for k in ('step', 'seconds', 'rows', 'history'))
+    self.step_done, self.rows, self.history = (state[k] for k in ('step', 'rows', 'history'))
+    self.seconds, self.warmup_seconds = state['seconds'], state['warmup_seconds']
     return True
 
 Searcher.save, Searcher.resume = save, resume
 
-# %% ../../nbs/runs/60_searching.ipynb #8bdaebca
+# %% ../../nbs/runs/60_searching.ipynb #84a3c1a0
 def warm_up_file(self)->Path|None: # None: not shared
     "Where searches that begin like this one keep the network after the warm-up."
     if self.warm_ups is None or not self.config.search.warmup_steps: return None
@@ -201,12 +203,13 @@ def take_warm_up(self)->bool: # whether there was one
     state = torch.load(file, weights_only=True, map_location=self.device)
     self.model.load_state_dict(state['model'])
     self.search.optimizer.load_state_dict(state['optimizer'])
-    self.step_done, self.seconds, self.history = self.config.search.warmup_steps, state['seconds'], state['history']
+    self.step_done, self.history = self.config.search.warmup_steps, state['history']
+    self.seconds = self.warmup_seconds = state['seconds']
     return True
 
 Searcher.warm_up_file, Searcher.leave_warm_up, Searcher.take_warm_up = warm_up_file, leave_warm_up, take_warm_up
 
-# %% ../../nbs/runs/60_searching.ipynb #e72ced70
+# %% ../../nbs/runs/60_searching.ipynb #0be2411d
 def run(self,
         until:int|None=None, # stop after this many steps, warm-up included; None: all
         seconds:float|None=None, # stop (with a state) once this much time has passed
@@ -226,7 +229,9 @@ def run(self,
         self.seconds = before + time.perf_counter() - start
         self.history.append({**said, 'step': self.step_done - s.warmup_steps,
                              'split': 'search' if searching else 'warm-up'})
-        if self.step_done == s.warmup_steps: self.leave_warm_up()
+        if self.step_done == s.warmup_steps:
+            self.warmup_seconds = self.seconds
+            self.leave_warm_up()
         if searching and ((self.step_done - s.warmup_steps) % s.log_every == 0 or self.step_done == total):
             self.log(self.step_done - s.warmup_steps)
         bar.update()
