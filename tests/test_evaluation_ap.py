@@ -9,6 +9,9 @@ import pytest
 
 from p2net.evaluation.average_precision import box_ap, box_results, coco_results, keypoint_ap, oks, write_results
 from p2net.people.skeleton import SKELETONS
+from p2net.runs.config import DataConfig
+from p2net.runs.data import load_people
+from p2net.runs.evaluating import Predictions, average_precision, to_image
 from samples import DATA, needs
 
 COCO_PEOPLE = DATA/'coco-people'/'annotations'
@@ -231,3 +234,17 @@ def test_faults_are_one_clear_line(tmp_path):
     with pytest.raises(ValueError): coco_results([1, 2], np.zeros((1, 17, 2)), np.ones((1, 17)), [1.])
     (tmp_path/'broken.json').write_text('{"images": [')
     with pytest.raises(ValueError, match='broken.json'): keypoint_ap(tmp_path/'broken.json', [])
+
+
+@needs(COCO_PEOPLE)
+def test_ap_of_a_pack_is_that_of_the_file(tmp_path):
+    "Half of the joints well found, half not: the people of the pack, and crowds and unlabelled people beside them, are the file's."
+    people = load_people(DataConfig(source=str(DATA/'coco-people')), tmp_path, progress=False)
+    pack, rng = people.val, np.random.default_rng(0)
+    joints = to_image(pack, rng.uniform(0, 96, (len(pack), 17, 2)))
+    near = rng.random(len(pack)) < .5
+    joints[near] = to_image(pack, pack.joints - (pack.canvases.shape[1] - np.array(pack.input_size[::-1]))/2)[near] + rng.normal(0, 3, (near.sum(), 17, 2))
+    found = Predictions(joints, rng.uniform(.1, 1, (len(pack), 17)), joints)
+    results = coco_results(pack.image_id, joints, found.scores, found.score())
+    of_file = keypoint_ap(COCO_PEOPLE/'person_keypoints_val.json', results)
+    assert .05 < of_file['AP'] < .95 and average_precision(pack, found) == pytest.approx(of_file, abs=1e-12)

@@ -14,8 +14,8 @@ from .skeleton import COCO17, SKELETONS, Skeleton, convert
 
 # %% auto #0
 __all__ = ['AREA_OF_BOX', 'read_json', 'read_annotations', 'clip_box', 'file_skeleton', 'read_joints', 'person_from', 'no_joints',
-           'why_not', 'image_of', 'read_coco', 'load_detections', 'read_detections', 'load_coco', 'file_hash',
-           'annotation_of', 'to_coco']
+           'why_not', 'image_of', 'read_coco', 'bystanders', 'load_detections', 'read_detections', 'load_coco',
+           'file_hash', 'annotation_of', 'to_coco']
 
 # %% ../../nbs/people/50_coco.ipynb #405a8836
 def read_json(path)->object:
@@ -129,6 +129,19 @@ def read_coco(annotation_json, # person_keypoints_*.json
         if reason: left_out[reason] += 1
         else: people.append(person_from(a, image, Path(image_folder), joints, visibility, bbox))
     return people, left_out
+
+# %% ../../nbs/people/50_coco.ipynb #0f89be21
+def bystanders(annotation_json, # person_keypoints_*.json
+               people:list[Person], # read from it
+              )->list[dict]: # rows of `annotations`
+    "The annotations of a COCO file that became none of these people, for AP."
+    known = {p.person_id for p in people}
+    def row(a):
+        area = a.get('area') or AREA_OF_BOX*a['bbox'][2]*a['bbox'][3]
+        return {k: a[k] for k in ('id', 'image_id', 'bbox')} | dict(
+            category_id=1, area=area, iscrowd=int(bool(a.get('iscrowd'))), keypoints=a.get('keypoints'),
+            num_keypoints=sum(v > 0 for v in (a.get('keypoints') or [])[2::3]))
+    return [row(a) for a in read_annotations(annotation_json)['annotations'] if a.get('id') not in known]
 
 # %% ../../nbs/people/50_coco.ipynb #06f596b9
 def load_detections(detections, # JSON file: list of {image_id, category_id, bbox, score}

@@ -154,7 +154,7 @@ def to_jpeg(canvas:np.ndarray)->bytes:
     bgr = cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR)
     return cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, Jpegs.quality])[1].tobytes()
 
-# %% ../../nbs/people/70_pack.ipynb #829d2cbd
+# %% ../../nbs/people/70_pack.ipynb #a093c87e
 @dataclass(eq=False)
 class Pack:
     "People ready to be cropped: canvases, and where everything is on them."
@@ -174,6 +174,7 @@ class Pack:
     skeleton: Skeleton
     input_size: tuple[int, int]  # (H, W)
     fingerprint: str  # of settings, annotation and the content of the photographs
+    bystanders: tuple[dict, ...] = ()  # others in the photographs, as `people.coco.bystanders` has them
 
     def __len__(self)->int: return len(self.joints)
 
@@ -182,7 +183,7 @@ class Pack:
         "File names of the photographs."
         return [Path(i).name for i in self.images]
 
-ARRAYS = [f.name for f in fields(Pack)][1:-3] # the fields with one row per person
+ARRAYS = [f.name for f in fields(Pack)][1:-4] # the fields with one row per person
 
 # %% ../../nbs/people/70_pack.ipynb #ef1ad2a6
 def people_arrays(people:list[Person], skeleton:Skeleton, input_size:tuple[int, int], reach:float, padding:float,

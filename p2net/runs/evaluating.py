@@ -111,11 +111,15 @@ def coco_people(pack:Pack, columns:list[int])->list[Person]: # with the joints o
                    int(pack.person_id[i]))
             for i in range(len(pack))]
 
-# %% ../../nbs/runs/40_evaluating.ipynb #22ff4723
+# %% ../../nbs/runs/40_evaluating.ipynb #17df705b
 def ground_truth(pack:Pack, columns:list[int])->dict:
-    "The people of `pack` as COCO's dictionary, in memory."
+    "The people of `pack` as COCO's dictionary, in memory, and the bystanders in their photographs."
     # nobody asks for the size
-    return to_coco(coco_people(pack, columns), judged(pack.skeleton), size_of=lambda path: (0, 0))
+    truth = to_coco(coco_people(pack, columns), judged(pack.skeleton), size_of=lambda path: (0, 0))
+    images, nothing = set(pack.image_id.tolist()), [0]*3*len(columns)
+    truth['annotations'] += [a | dict(keypoints=a['keypoints'] or nothing) for a in pack.bystanders
+                             if a['image_id'] in images]
+    return truth
 
 def average_precision(pack:Pack, predictions:Predictions, box_score:np.ndarray|float=1.)->dict[str, float]:
     "AP and AR of the people of `pack`; empty where they lack COCO's joints or areas."
