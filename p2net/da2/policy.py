@@ -256,7 +256,13 @@ def describe(self,
         lines.append(f'pi {self.pi[k].item():.3f}: ' + ', then '.join(steps))
     return '\n'.join(lines)
 
-# %% ../../nbs/da2/30_policy.ipynb #c324d715
+# %% ../../nbs/da2/30_policy.ipynb #20ebf651
+def _some(policy:Policy, keep:Tensor)->Policy: # (k,) sub-policies
+    "A policy of these sub-policies, untied, at its start."
+    names = [tuple(policy.operations[o].name for o in row) for row in policy.table[keep].tolist()]
+    return Policy(policy.operations, names, *policy.start, policy.tau).to(policy.table.device)
+
+
 @patch_to(Policy)
 def top(self,
         count:int=25, # sub-policies to keep
@@ -264,11 +270,32 @@ def top(self,
        )->Policy:
     "A policy of the likeliest sub-policies only."
     keep = self.pi.detach().argsort(descending=True, stable=True)[:count]
-    names = [tuple(self.operations[o].name for o in row) for row in self.table[keep].tolist()]
-    new = Policy(self.operations, names, *self.start, self.tau).to(self.pi_logits.device)
+    new = _some(self, keep)
     with torch.no_grad():
         if not uniform: new.pi_logits.copy_(self.pi_logits[keep])
         new.p_logits.copy_(self.p_logits[keep]); new.m_logits.copy_(self.m_logits[keep])
+    return new
+
+# %% ../../nbs/da2/30_policy.ipynb #993c3ddf
+@patch_to(Policy)
+def averaged(self,
+             rows:list[dict], # of policy.csv, several steps of this search: step, sub_policy, pi, position, p, m
+            )->Policy:
+    "The mean of the policies of all steps in `rows`, with this one's operations."
+    K, N = self.table.shape
+    steps = sorted({int(r['step']) for r in rows})
+    if len(rows) != len(steps)*K*N:
+        raise ValueError(f"{len(rows)} rows for {len(steps)} steps of {K} sub-policies with {N} operations each")
+    found, of = torch.zeros(3, len(steps), K, N, dtype=torch.float64), {s: t for t, s in enumerate(steps)}
+    for r in rows:
+        found[:, of[int(r['step'])], int(r['sub_policy']), int(r['position'])] = torch.tensor(
+            [float(r[k]) for k in ('pi', 'p', 'm')], dtype=torch.float64)
+    pi, p, m = found
+    drawn, applied, felt = (q.mean(0) for q in (pi, pi*p, pi*p*m))
+    new = _some(self, torch.arange(K))
+    with torch.no_grad():
+        for own, q in zip((new.pi_logits, new.p_logits, new.m_logits),
+                          (drawn[:, 0].log(), (applied/drawn).logit(), (felt/applied).logit())): own.copy_(q)
     return new
 
 # %% ../../nbs/da2/30_policy.ipynb #570d4afe

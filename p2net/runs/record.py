@@ -15,7 +15,7 @@ import p2net
 from .config import Config
 
 # %% auto #0
-__all__ = ['SCHEMA', 'STATUSES', 'write_whole', 'write_rows', 'git', 'environment', 'peak_memory_mib', 'make_record',
+__all__ = ['SCHEMA', 'STATUSES', 'write_whole', 'write_rows', 'read_rows', 'git', 'environment', 'peak_memory_mib', 'make_record',
            'record_folder', 'write_record', 'read_record', 'is_done']
 
 # %% ../../nbs/runs/20_record.ipynb #0c3c64aa
@@ -32,7 +32,7 @@ def write_whole(path:str|Path, # file
         os.fsync(f.fileno())
     os.replace(temporary, path)
 
-# %% ../../nbs/runs/20_record.ipynb #ee06c6d6
+# %% ../../nbs/runs/20_record.ipynb #2d0da4fa
 def write_rows(path:str|Path, # .csv
                rows:list[dict], # one dict a row; the columns are all keys, in order of appearance
               )->None:
@@ -43,6 +43,10 @@ def write_rows(path:str|Path, # .csv
     writer.writeheader()
     writer.writerows(rows)
     write_whole(path, ''.join(lines))
+
+def read_rows(path:str|Path)->list[dict[str, str]]:
+    "The rows of a CSV file as text."
+    with open(path, newline='', encoding='utf-8') as f: return list(csv.DictReader(f))
 
 class _Lines:
     "A file that csv can write to."
