@@ -110,16 +110,16 @@ ON_REQUEST = (
               training=dict(start='rendered')),
 )
 
-# %% ../../nbs/runs/70_experiments.ipynb #fcea120f
+# %% ../../nbs/runs/70_experiments.ipynb #4200cb9a
 SHIFTED = {'dark': 'darkened to 30-60 %', 'turned': 'turned by up to 40°', 'inverted': 'inverted',
            'moved': 'moved by up to 35 %'}           # in words; what they are: runs.shifts
 SHIFTS = tuple(SHIFTED)
 _plants = {'none': 'as they are', **SHIFTED}
 _single = dict(sub_policies='singles', steps=100, common='removed')
+_pair = dict(steps=150, common='removed')
 _spaces = (('', 'single operations', _single, {**_plants, 'tilted': 'turned by up to 20°'}),
-           ('-pairs', 'pairs of operations', dict(steps=150, common='removed'), _plants),
-           ('-tied', 'pairs of operations, an operation the same in all', dict(steps=150, common='removed', tied=True),
-            _plants),
+           ('-pairs', 'pairs of operations, an operation the same in all', _pair | dict(tied=True), _plants),
+           ('-free', 'pairs of operations, each pair for itself', _pair, _plants),
            ('-kept', 'single operations by v as the paper has it', _single | dict(common='kept'), _plants),
            ('-half', 'single operations, half of the people', _single | dict(share=.5), _plants),
            ('-eight', 'single operations, half of the people with eight candidates each',
