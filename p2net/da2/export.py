@@ -41,13 +41,13 @@ def without_counterpart(policy:Policy, library:str)->list[str]:
     return [o.name for o in policy.operations
             if COUNTERPARTS.get(o.name, (None, None))[LIBRARIES.index(library)] is None]
 
-# %% ../../nbs/da2/70_export.ipynb #a91a160a
+# %% ../../nbs/da2/70_export.ipynb #87223d15
 def check_export(policy, # to be exported
                  library:str, # 'torchvision' or 'albumentations'
                  missing:str, # 'ours' or 'raise'
                 )->None:
     "Refuse what cannot be written as a pipeline, and missing counterparts where the caller wants none of ours."
-    if not isinstance(policy, Policy):
+    if not isinstance(policy, Policy) or policy.kind == 'up-to':
         raise ValueError(f"{getattr(policy, 'kind', type(policy).__name__)}: only a policy with sub-policies, pi, p and "
                          "m can be exported")
     if missing not in ('ours', 'raise'): raise ValueError(f"missing must be 'ours' or 'raise', got {missing!r}")
