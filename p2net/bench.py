@@ -37,9 +37,9 @@ __all__ = ['SIZE', 'SIDE', 'BATCH', 'JOINTS', 'SIGMA', 'TURN', 'LIGHT', 'REACH',
            'in_turn', 'ratios', 'spread', 'cores', 'shared', 'Scene', 'make_scene', 'TurnAndLight', 'finish', 'floor',
            'deployed', 'albumentations', 'albumentations_functions', 'torchvision_v2', 'centre', 'kornia_crops',
            'kornia', 'installed', 'in_process', 'alone', 'way', 'forked', 'deploy_speeds', 'times', 'differentiable',
-           'make_pack', 'PlainStep', 'searcher_of', 'held', 'peak_bytes', 'step_memory', 'search_speeds', 'loop_of',
-           'loop_speeds', 'Measured', 'training_config', 'TrunkPass', 'synchronised', 'cuda_peak', 'training_speeds',
-           'fastest', 'compared', 'bench_record', 'bench']
+           'bare_sampler', 'make_pack', 'PlainStep', 'searcher_of', 'held', 'peak_bytes', 'step_memory',
+           'search_speeds', 'loop_of', 'loop_speeds', 'Measured', 'training_config', 'TrunkPass', 'synchronised',
+           'cuda_peak', 'training_speeds', 'fastest', 'compared', 'bench_record', 'bench']
 
 # %% ../nbs/85_bench.ipynb #8a933d4b
 def in_turn(tasks:dict[str,Callable], # name -> what to time
@@ -323,7 +323,7 @@ def times(n:int, task:Callable)->None:
     "n times."
     for _ in range(n): task()
 
-# %% ../nbs/85_bench.ipynb #3e7a9fdd
+# %% ../nbs/85_bench.ipynb #238e5c08
 def differentiable(scene:Scene)->dict[str,Callable]: # name -> () -> pictures, joints (lists of portions), slopes in m
     "Forward and backward, ours and kornia's."
     n, gen = len(scene.canvases), torch.Generator().manual_seed(0)
@@ -343,7 +343,27 @@ def differentiable(scene:Scene)->dict[str,Callable]: # name -> () -> pictures, j
         return kornia_crops(planes[rows], joints[rows], -TURN*turn, 1 + LIGHT*light)
     theirs = dict(whole=n, portions=PORTION) if installed('kornia') else {}
     return {'ours': partial(there_and_back, ours, n),
-            **{f'kornia, {how}': partial(there_and_back, kornias, few) for how, few in theirs.items()}}
+            **{f'kornia, {how}': partial(there_and_back, kornias, few) for how, few in theirs.items()},
+            'bare sampler': bare_sampler(centre(planes)[0], -TURN*draws.m[:, 0]*draws.sign[:, 0], slope_x)}
+
+
+def bare_sampler(x:Tensor, # (n, 3, *REACH)
+                 turn:Tensor, # (n,) degrees, of the positions: against the picture's
+                 slope:Tensor, # (n, 3, *SIZE) of a loss in the crops
+                )->Callable: # () -> crops, slopes in the positions (lists of portions)
+    "PyTorch's sampler there and back, a portion at a time: no conversion, no positions, no light, no autograd."
+    cos, sin = turn.deg2rad().cos(), turn.deg2rad().sin()
+    h, w = (s/r for s, r in zip(SIZE, REACH))
+    rows = torch.stack([cos*w, -sin*h*REACH[0]/REACH[1], 0*cos, sin*w*REACH[1]/REACH[0], cos*h, 0*cos], -1).view(-1, 2, 3)
+    grid = torch.nn.functional.affine_grid(rows, (len(x), 3, *SIZE), align_corners=False)
+    def task():
+        done = []
+        for part in (slice(at, at + PORTION) for at in range(0, len(x), PORTION)):
+            out = torch.grid_sampler_2d(x[part], grid[part], 0, 0, False)
+            done.append((out, torch.ops.aten.grid_sampler_2d_backward(slope[part], x[part], grid[part], 0, 0, False,
+                                                                      [False, True])[1]))
+        return zip(*done)
+    return task
 
 # %% ../nbs/85_bench.ipynb #e835ede3
 def make_pack(config:Config, n:int=256)->Pack:
@@ -510,7 +530,7 @@ def training_speeds(work:str, repeats:int, config:Config|None=None)->Measured:
         peak = {name: own[name] + cuda_peak(task) for name, task in tasks.items()}
     return Measured(config, trainer.device.type, bf16, seconds, peak)
 
-# %% ../nbs/85_bench.ipynb #8044730c
+# %% ../nbs/85_bench.ipynb #046fded5
 def fastest(speeds:dict[str,list[float]])->str|None:
     "The peer with the largest median."
     peers = [name for name in speeds if name.split(', ')[0] in PEERS]
@@ -524,7 +544,8 @@ def compared(deploy:dict, differ:dict, search:dict, memory:dict, loop:dict,
     if peer: out['deploy_vs_fastest_peer'] = ratios(deploy['deployed'], deploy[peer])
     if 'functions of albumentations' in deploy:
         out['deploy_vs_functions_by_hand'] = ratios(deploy['deployed'], deploy['functions of albumentations'])
-    theirs = [v for name, v in differ.items() if name != 'ours']
+    theirs = [v for name, v in differ.items() if name.startswith('kornia')]
+    if 'bare sampler' in differ: out['differentiable_vs_sampler'] = ratios(differ['bare sampler'], differ['ours'])
     if theirs: out['differentiable_vs_kornia'] = ratios(min(theirs, key=np.median), differ['ours'])
     for name, label in (('paired', ''), ('paired, half', '_half'), ('straight-through', '_straight_through')):
         out[f'search_step{label}_vs_plain'] = ratios(search[name], search['plain'])
