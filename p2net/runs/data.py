@@ -55,7 +55,7 @@ def people_folder(data:DataConfig,
     settings = RenderConfig(train=data.train_people, val=data.val_people, seed=data.render_seed)
     return render_people(rendered_folder(settings, cache), settings, progress=progress)
 
-# %% ../../nbs/runs/30_data.ipynb #6beec9a5
+# %% ../../nbs/runs/30_data.ipynb #c4d461b7
 def load_people(data:DataConfig,
                 cache:Path|None=None, # see `people_folder`
                 progress:bool=True, # show bars
@@ -66,11 +66,10 @@ def load_people(data:DataConfig,
     def pack(people, most):
         return build_pack(people[:most], found.skeleton, data.input_size, cache=pack_folder(cache), reach=data.reach,
                           padding=data.padding, progress=progress)
-    held_out = found.val()
+    train, held_out = pack(found.train(), data.train_people), found.val()
     val = pack(held_out, data.val_people)
     if found.kind == 'coco': val = replace(val, bystanders=tuple(bystanders(found.annotations['val'], held_out)))
-    return RunPeople(pack(found.train(), data.train_people), val, found.skeleton,
-                     'rendered' if data.source == 'rendered' else found.kind)
+    return RunPeople(train, val, found.skeleton, 'rendered' if data.source == 'rendered' else found.kind)
 
 # %% ../../nbs/runs/30_data.ipynb #87706f7a
 def base_draws(n:int, # people
