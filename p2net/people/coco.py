@@ -130,7 +130,7 @@ def read_coco(annotation_json, # person_keypoints_*.json
         else: people.append(person_from(a, image, Path(image_folder), joints, visibility, bbox))
     return people, left_out
 
-# %% ../../nbs/people/50_coco.ipynb #0f89be21
+# %% ../../nbs/people/50_coco.ipynb #71ed504c
 def bystanders(annotation_json, # person_keypoints_*.json
                people:list[Person], # read from it
               )->list[dict]: # rows of `annotations`
@@ -138,10 +138,10 @@ def bystanders(annotation_json, # person_keypoints_*.json
     known = {p.person_id for p in people}
     def row(a):
         area = a.get('area') or AREA_OF_BOX*a['bbox'][2]*a['bbox'][3]
-        return {k: a[k] for k in ('id', 'image_id', 'bbox')} | dict(
-            category_id=1, area=area, iscrowd=int(bool(a.get('iscrowd'))), keypoints=a.get('keypoints'),
+        return dict(
+            id=a.get('id', 0), image_id=a['image_id'], bbox=a['bbox'], category_id=1, area=area, iscrowd=int(bool(a.get('iscrowd'))), keypoints=a.get('keypoints'),
             num_keypoints=sum(v > 0 for v in (a.get('keypoints') or [])[2::3]))
-    return [row(a) for a in read_annotations(annotation_json)['annotations'] if a.get('id') not in known]
+    return [row(a) for a in read_annotations(annotation_json)['annotations'] if a.get('id', 0) not in known]
 
 # %% ../../nbs/people/50_coco.ipynb #06f596b9
 def load_detections(detections, # JSON file: list of {image_id, category_id, bbox, score}

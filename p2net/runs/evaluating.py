@@ -111,13 +111,17 @@ def coco_people(pack:Pack, columns:list[int])->list[Person]: # with the joints o
                    int(pack.person_id[i]))
             for i in range(len(pack))]
 
-# %% ../../nbs/runs/40_evaluating.ipynb #17df705b
+# %% ../../nbs/runs/40_evaluating.ipynb #221a1a08
 def ground_truth(pack:Pack, columns:list[int])->dict:
     "The people of `pack` as COCO's dictionary, in memory, and the bystanders in their photographs."
     # nobody asks for the size
     truth = to_coco(coco_people(pack, columns), judged(pack.skeleton), size_of=lambda path: (0, 0))
-    images, nothing = set(pack.image_id.tolist()), [0]*3*len(columns)
-    truth['annotations'] += [a | dict(keypoints=a['keypoints'] or nothing) for a in pack.bystanders
+    images = set(pack.image_id.tolist())
+    def judged_joints(flat): # a file's joints may be all of an own skeleton, which has more than are judged
+        rows = np.reshape(flat or [], (-1, 3))
+        if len(rows) == len(pack.skeleton): rows = rows[columns]
+        return rows.ravel().tolist() if len(rows) == len(columns) else [0]*3*len(columns)
+    truth['annotations'] += [a | dict(keypoints=judged_joints(a['keypoints'])) for a in pack.bystanders
                              if a['image_id'] in images]
     return truth
 
