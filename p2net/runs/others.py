@@ -66,7 +66,7 @@ def answered(pack:Pack, # with its own skeleton
     return (replace(pack, visibility=np.where(can > 0, pack.visibility, 0)),
             Predictions(joints, scores[..., 0].astype(np.float32), crop))
 
-# %% ../../nbs/runs/65_others.ipynb #77c5e408
+# %% ../../nbs/runs/65_others.ipynb #4bfb1ccc
 STICKS = 'sticks.csv'
 DRAWN = 24                                               # people
 
@@ -75,15 +75,18 @@ def drawn(n:int, people:int=DRAWN)->np.ndarray: # rows, ascending
     return np.sort(np.random.default_rng(n).permutation(n)[:people])
 
 def write_sticks(path:str|Path, pack:Pack, found:Predictions, people:int=DRAWN)->None:
-    "Found and true joints of a few people; no pixel."
-    true = transform(pack.to_image, pack.joints)
-    torso = torsos(true, pack.visibility, pack.skeleton)
-    row = lambda i, j, joint: dict(person=int(pack.person_id[i]), image=int(pack.image_id[i]), joint=joint,
-                                   visibility=int(pack.visibility[i, j]), torso=round(float(torso[i]), 2),
-                                   **{k: round(float(v), 2) for k, v in zip(
-                                       ('x', 'y', 'true_x', 'true_y'), (*found.joints[i, j], *true[i, j]))})
-    write_rows(path, [row(i, j, joint) for i in drawn(len(pack), people)
-                      for j, joint in enumerate(pack.skeleton.joints)])
+    "Found and true joints of a few people, away from their photographs. Who has no torso is measured by the largest extent."
+    few, rows = drawn(len(pack), people), []
+    true, visibility = transform(pack.to_image, pack.joints)[few], pack.visibility[few]
+    for i, t, v, torso in zip(few, true, visibility, torsos(true, visibility, pack.skeleton)):
+        labelled = t[v > 0]
+        unit = torso if torso > 0 else np.ptp(labelled, axis=0).max() if len(labelled) > 1 else 1.
+        place = lambda xy: (xy - (labelled.mean(0) if len(labelled) else 0))/unit
+        for joint, shown, (x, y), (true_x, true_y) in zip(pack.skeleton.joints, v, place(found.joints[i]), place(t)):
+            rows.append(dict(person=int(pack.person_id[i]), joint=joint, visibility=int(shown),
+                             torso=1 if torso > 0 else '', x=round(x, 4), y=round(y, 4),
+                             true_x=round(true_x, 4) if shown else '', true_y=round(true_y, 4) if shown else ''))
+    write_rows(path, rows)
 
 # %% ../../nbs/runs/65_others.ipynb #d0272961
 def read_sticks(folder:str|Path, # of a record
