@@ -230,7 +230,7 @@ def drift(self)->float: # from 0 (as at the start) to 1
     start = _outcomes(torch.full_like(pi, 1/len(pi)), torch.full_like(p, self.start[0]))
     return (_outcomes(pi, p) - start).abs().sum().item()/2
 
-# %% ../../nbs/da2/30_policy.ipynb #8065c996
+# %% ../../nbs/da2/30_policy.ipynb #eb18aea3
 @patch_to(Policy)
 def rows(self,
          **first, # columns to put in front of each row, like step=40
@@ -251,7 +251,8 @@ def describe(self,
         steps = []
         for j, o in enumerate(self.operations[i] for i in self.table[k].tolist()):
             p, m = self.p[k, j].item(), self.m[k, j].item()
-            how = f' at {10*m:.1f} ({"±" if o.signed else ""}{m*o.high:.2g} {o.unit})' if o.has_magnitude else ''
+            value = float(f'{m*o.high:.2g}')                               # 110 levels, not 1.1e+02
+            how = f' at {10*m:.1f} ({"±" if o.signed else ""}{value:g} {o.unit})' if o.has_magnitude else ''
             steps.append(f'{o.name}{how} with p {p:.2f}')
         lines.append(f'pi {self.pi[k].item():.3f}: ' + ', then '.join(steps))
     return '\n'.join(lines)

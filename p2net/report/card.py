@@ -179,15 +179,15 @@ def draw_strip(ax:Axes, people:dict, found:Policy, k:int|None, zoom:int=2)->Axes
     ax.set(xlim=(-.5, sheet.shape[1] - .5), ylim=(H - .5, -.5), anchor='W')
     return ax
 
-# %% ../../nbs/report/40_card.ipynb #1d7c1fe6
+# %% ../../nbs/report/40_card.ipynb #8d80668e
 UNITS = {'degrees clockwise on the screen': '°', 'widths': ' widths', 'heights': ' heights',
          "widths, the square's side": ' widths',
          'bits dropped of 8': ' bits', 'grey levels that the threshold lies below 256': ' levels'}
 
 def in_short(operation:Operation, p:float, m:float)->str:
     "'rotate ±22° (p .61)'"
-    how = (f" {'±' if operation.signed else ''}{m*operation.high:.2g}{UNITS.get(operation.unit, '')}"
-           if operation.has_magnitude else '')
+    value = float(f'{m*operation.high:.2g}')                               # 110 levels, not 1.1e+02
+    how = f" {'±' if operation.signed else ''}{value:g}{UNITS.get(operation.unit, '')}" if operation.has_magnitude else ''
     return f"{operation.name}{how} (p {p:.2f})"
 
 
