@@ -45,11 +45,11 @@ def people(args)->None:
                            workers=args.workers, progress=bars(args))
     print(f"people in {folder}")
 
-# %% ../nbs/90_cli.ipynb #181a59c2
+# %% ../nbs/90_cli.ipynb #8d413105
 def run(args)->None:
     "Search or train: run one experiment for each seed."
     from p2net.runs.experiments import Place, experiment_config, run_experiment
-    from p2net.runs.processes import is_main
+    from p2net.runs.processes import is_main, leave
     place = Place(Path(args.out)/'records', Path(args.out)/'work', None, bars(args), args.seconds)
     configs = [experiment_config(args.experiment, args.scale, seed, args.data, args.config, args.set)
                for seed in args.seeds]
@@ -60,6 +60,7 @@ def run(args)->None:
         print(f"{record['status']}: {place.folder(config)/'record.json'}")
         for name, value in record['metrics'].items():
             if '/' not in name: print(f"  {name} {value:.4f}")
+    leave()
 
 # %% ../nbs/90_cli.ipynb #416c68f7
 def evaluate(args)->None:
