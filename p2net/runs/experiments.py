@@ -43,7 +43,7 @@ __all__ = ['RIVALS', 'TABLES', 'ABLATIONS', 'OTHERS', 'ON_REQUEST', 'SHIFTED', '
            'mean_pose_predictions', 'trained_weights', 'boxes_run', 'ladder_run', 'detected_run', 'others_run',
            'check_needs', 'holds_result', 'run_experiment']
 
-# %% ../../nbs/runs/70_experiments.ipynb #21526d8f
+# %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
 class Experiment:
     "One run of the list."
@@ -55,6 +55,7 @@ class Experiment:
     changes: dict = field(default_factory=dict)  # of the scale's config
     needs: tuple[str, ...] = ()
     at: dict = field(default_factory=dict)  # scale -> changes that it needs besides
+    firm: dict = field(default_factory=dict)     # changes that --set can't take back: what the run is about
 
     def changes_at(self, scale:str)->dict: return merge(self.changes, self.at.get(scale, {}))
 
@@ -96,11 +97,12 @@ ABLATIONS = (
               network=dict(parallel='control')),
 )
 
-# %% ../../nbs/runs/70_experiments.ipynb #888922cd
+# %% ../../nbs/runs/70_experiments.ipynb #a61c63da
 # name -> the people, whose weights, in words
 OTHERS = {'lsp-test': ('lsp', 'p2net', "LSP's 1,000 test people"),
           'lspet-val': ('lspet', 'p2net', "LSPET's held-out people"),
-          'lsp-test-from-rendered': ('lsp', 'from-rendered', "LSP's 1,000 test people")}
+          'lsp-test-from-rendered': ('lsp', 'from-rendered', "LSP's 1,000 test people"),
+          'lsp-test-from-random': ('lsp', 'from-random', "LSP's 1,000 test people")}
 ON_REQUEST = (
     Experiment('detected', "p2net evaluated in a detector's boxes: evaluation.boxes", 'detected', 'detection files',
                needs=('p2net',)),
@@ -108,6 +110,8 @@ ON_REQUEST = (
       for name, (_, needs, who) in OTHERS.items()),
     _ablation('from-rendered', 'P²Net trained from the weights that p2net has from rendered people', 'LSP',
               training=dict(start='rendered')),
+    Experiment('from-random', 'P²Net trained from random weights, whatever `network.weights` says', 'train', 'LSP',
+               needs=('search',), firm=dict(network=dict(weights=None))),
 )
 
 # %% ../../nbs/runs/70_experiments.ipynb #6084711d
@@ -175,7 +179,7 @@ def base_name(experiment:str)->str:
     if not names: raise ValueError(f"experiment {experiment!r}: choose from {', '.join(EXPERIMENTS)}")
     return max(names, key=len)
 
-# %% ../../nbs/runs/70_experiments.ipynb #37f1db59
+# %% ../../nbs/runs/70_experiments.ipynb #6584638e
 def experiment_config(name:str, # of the list
                       scale:str='tiny',
                       seed:int=0,
@@ -192,7 +196,9 @@ def experiment_config(name:str, # of the list
                          "experiment's name); take it out of the file")
     changes = EXPERIMENTS[name].changes_at(scale) | dict(experiment=name + folder_suffix(source), seed=seed)
     if source != 'rendered': overrides = (f'data.source={json.dumps(str(source))}', *overrides)
-    return without_idle(make_config(scale, file, overrides, **changes), EXPERIMENTS[name].kind)
+    config = make_config(scale, file, overrides, **changes)
+    if EXPERIMENTS[name].firm: config = Config(**merge(config.model_dump(), EXPERIMENTS[name].firm))
+    return without_idle(config, EXPERIMENTS[name].kind)
 
 def without_idle(config:Config, kind:str)->Config:
     "Leave out files that only another kind of experiment reads, so that its forerunners keep their hash."
