@@ -84,6 +84,17 @@ def test_slips_that_show_twice(people, fault, slip, also):
     assert fault in found and found <= {fault, *also}, found
 
 
+@pytest.mark.parametrize('fault, slip', [
+    ('keypoints-number', row(keypoints=[[30, 30, 2]]*17)), ('keypoints-number', row(keypoints=5)), ('id', row(id=[12])),
+    ('unknown-image', row(image_id=[2])), ('unknown-category', row(category_id={})), ('nobody', every(keypoints=5)),
+    ('image-size', lambda d: d['images'][1].update(width='90')), ('category', lambda d: d['categories'][0].update(keypoints=4)),
+    ('category', lambda d: d['categories'][0].update(keypoints=[1, 2])), ('image-missing', lambda d: d['images'][1].update(file_name=3)),
+], ids=lambda v: v if isinstance(v, str) else '')
+def test_what_is_of_another_kind_is_a_finding_and_no_traceback(people, fault, slip):
+    change(people, slip)
+    assert fault in {f.fault for f in examine(people)}
+
+
 def test_files(people):
     (people/'images/train/train_2.jpg').write_bytes((people/'images/train/train_2.jpg').read_bytes()[:900])
     (people/'images/val/val_1.jpg').write_bytes((people/'images/train/train_1.jpg').read_bytes())
