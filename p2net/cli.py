@@ -62,19 +62,18 @@ def run(args)->None:
             if '/' not in name: print(f"  {name} {value:.4f}")
     leave()
 
-# %% ../nbs/90_cli.ipynb #416c68f7
+# %% ../nbs/90_cli.ipynb #3405629a
 def evaluate(args)->None:
     "Measure weights on the held-out people of a config."
     from p2net.network.backbone import read_tensors
     from p2net.runs.data import load_people
     from p2net.runs.evaluating import measure, predict
     from p2net.runs.experiments import experiment_config
-    from p2net.runs.training import load_weights, make_network
+    from p2net.runs.training import make_network
     config = experiment_config('p2net', args.scale, 0, args.data, args.config, args.set)
     read_tensors(args.weights)                          # say what is wrong with the file before people are rendered
     found = load_people(config.data, progress=bars(args))
-    model = make_network(config, len(found.skeleton))
-    load_weights(model, args.weights)
+    model = make_network(config, len(found.skeleton), args.weights)
     for name, value in measure(found.val, predict(model, found.val, config.evaluation, config.training.sigma,
                                                   progress=bars(args))).items():
         print(f"{name} {value:.4f}")

@@ -19,7 +19,7 @@ from .runs.processes import leave
 # %% auto #0
 __all__ = ['DEFAULTS', 'read_pairs', 'make_executor', 'join_tasks', 'Job', 'why', 'Cluster']
 
-# %% ../nbs/82_cluster.ipynb #fad4c9d9
+# %% ../nbs/82_cluster.ipynb #cc70839a
 def read_pairs(words:list[str])->dict: # name -> value
     "'timeout_min=60' and the like."
     pairs = {}
@@ -27,7 +27,9 @@ def read_pairs(words:list[str])->dict: # name -> value
         name, equals, value = word.partition('=')
         if not (name and equals):
             raise ValueError(f"--cluster-set {word}: expected NAME=VALUE, as in slurm_partition=gpu")
-        pairs[name] = yaml.safe_load(value)
+        try: pairs[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--cluster-set {word}: its value is not YAML ({str(error).splitlines()[0]})") from None
     return pairs
 
 # %% ../nbs/82_cluster.ipynb #1d15cd1f

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['patch_to', 'search_space', 'Shared', 'Policy', 'Noise', 'tree_map', 'weigh', 'read_json', 'operations_of',
-           'logits_of']
+           'check_entry', 'logits_of']
 
 # %% ../../nbs/da2/30_policy.ipynb #746e83a7
 import json, math
@@ -257,11 +257,11 @@ def describe(self,
         lines.append(f'pi {self.pi[k].item():.3f}: ' + ', then '.join(steps))
     return '\n'.join(lines)
 
-# %% ../../nbs/da2/30_policy.ipynb #20ebf651
+# %% ../../nbs/da2/30_policy.ipynb #b96046fd
 def _some(policy:Policy, keep:Tensor)->Policy: # (k,) sub-policies
-    "A policy of these sub-policies, untied, at its start."
+    "A policy of these sub-policies, of the same kind, untied, at its start."
     names = [tuple(policy.operations[o].name for o in row) for row in policy.table[keep].tolist()]
-    return Policy(policy.operations, names, *policy.start, policy.tau).to(policy.table.device)
+    return type(policy)(policy.operations, names, *policy.start, policy.tau).to(policy.table.device)
 
 
 @patch_to(Policy)
@@ -330,7 +330,7 @@ def read_json(source, # path of a policy.json, or what was in it
     if kind and data['kind'] != kind: raise ValueError(f"{name}: holds a {data['kind']!r}, not a {kind!r}")
     return data
 
-# %% ../../nbs/da2/30_policy.ipynb #149cc5e5
+# %% ../../nbs/da2/30_policy.ipynb #67f17b31
 def operations_of(data:dict)->tuple[Operation,...]: # entry 'operations' of a policy file
     "The operations of a policy file, with the ranges that it names."
     unknown = [o['name'] for o in data['operations'] if o['name'] not in OPERATIONS]
@@ -339,10 +339,22 @@ def operations_of(data:dict)->tuple[Operation,...]: # entry 'operations' of a po
                  for o in data['operations'])
 
 
+def check_entry(entry:dict, k:int)->None:
+    "One line for a sub-policy that lacks something, or has numbers that are no shares."
+    for what in ('operations', 'pi', 'p', 'm'):
+        if what not in entry: raise ValueError(f"sub-policy {k}: it lacks {what!r}")
+    for what in ('p', 'm'):
+        if len(entry[what]) != len(entry['operations']):
+            raise ValueError(f"sub-policy {k}: {len(entry['operations'])} operations, {len(entry[what])} numbers {what}")
+    for what, values in (('pi', [entry['pi']]), ('p', entry['p']), ('m', entry['m'])):
+        for q in values:
+            if not 0 <= q <= 1: raise ValueError(f"sub-policy {k}: {what} must lie between 0 and 1, got {q:g}")
+
 def logits_of(entry:dict, # one of 'sub_policies'
               k:int, # its number, for the message
              )->tuple: # logit of pi, logits of p, logits of m
     "The logits of one sub-policy: as stored, or from pi, p and m where a person wrote the file."
+    check_entry(entry, k)
     logit = lambda q: math.log(q/(1 - q)) if 0 < q < 1 else math.inf*(1 if q else -1)
     if 'logits' not in entry:
         return math.log(entry['pi'] or 1e-300), [logit(q) for q in entry['p']], [logit(q) for q in entry['m']]
@@ -354,12 +366,22 @@ def logits_of(entry:dict, # one of 'sub_policies'
                                  "after an edit by hand remove the field 'logits'")
     return stored['pi'], stored['p'], stored['m']
 
-# %% ../../nbs/da2/30_policy.ipynb #a48de7f1
+# %% ../../nbs/da2/30_policy.ipynb #e8f26e39
 def _from_json(cls,
                source, # path of a policy.json, or what was in it
               )->Policy:
     "The policy that `to_json` wrote, bit for bit; or one written by hand with pi, p and m."
     data = read_json(source, cls.kind)
+    try: return _from_data(cls, data)
+    except (ValueError, TypeError, KeyError) as error:
+        if isinstance(source, dict) and isinstance(error, ValueError): raise
+        raise ValueError(f"{'the policy' if isinstance(source, dict) else source}: {error}") from None
+
+
+def _from_data(cls, data:dict)->Policy:
+    "What was in a policy file, as a policy."
+    for what in ('operations', 'sub_policies'):
+        if not isinstance(data.get(what), list) or not data[what]: raise ValueError(f"it has no list {what!r}")
     entries, start = data['sub_policies'], data.get('start', dict(p=.5, m=.5))
     logits = [logits_of(e, k) for k, e in enumerate(entries)]
     pi = torch.tensor([e['pi'] for e in entries], dtype=torch.float64)

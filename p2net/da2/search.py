@@ -167,7 +167,7 @@ def throw(self,
 def _terms(weights, views): # the part of an expansion: sum over j of (w_j - w_j as a constant) view_j
     return lambda *leaves: sum(weigh((w - w.detach()), leaf) for w, leaf in zip(weights, leaves))
 
-# %% ../../nbs/da2/40_search.ipynb #09348660
+# %% ../../nbs/da2/40_search.ipynb #b2178d42
 @patch_to(StraightThrough)
 def expand(self,
            noise:Noise,
@@ -180,7 +180,7 @@ def expand(self,
     thrown = view(hard if self.magnitude == 'exact' else hard._replace(m=hard.m.detach()))
     with torch.no_grad():
         S = [tree_map(Tensor.detach, thrown)] + [view(policy.decide(noise, k=k)) for k in top[:, 1:].unbind(1)]
-        other = [view(hard._replace(on=hard.on ^ (torch.arange(hard.on.shape[1]) == j)))
+        other = [view(hard._replace(on=hard.on ^ (torch.arange(hard.on.shape[1], device=hard.on.device) == j)))
                  for j in range(hard.on.shape[1])]
     c = relaxed_path(policy.log_pi[top], policy.tau, noise.path.gather(1, top)).unbind(1)
     b = (torch.where(hard.on, 1., -1.)*relaxed_switch(policy.p_logits[hard.k], policy.tau, noise.switch)).unbind(1)
@@ -289,7 +289,7 @@ def backward(self,
     (-zeta*(advantage*log_q).mean()).backward()
     return dict(snr=signal_to_noise(self.draws.k.reshape(advantage.shape), advantage, self.policy.pi.detach()))
 
-# %% ../../nbs/da2/40_search.ipynb #0ed573c2
+# %% ../../nbs/da2/40_search.ipynb #d97772ba
 ESTIMATORS = {'paired': Paired, 'straight-through': StraightThrough}
 
 
@@ -298,7 +298,9 @@ def make_estimator(estimator, # a name of ESTIMATORS, or an object with the meth
                    **options, # of the estimator; an option of another estimator is left out
                   ):
     "The estimator of this name."
-    if not isinstance(estimator, str): return estimator
+    if not isinstance(estimator, str):
+        if options: raise ValueError(f"{next(iter(options))}: an estimator that is made already takes no options here")
+        return estimator
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be {' or '.join(map(repr, ESTIMATORS))}, got {estimator!r}")
     takes = {name: {o for k in c.__mro__ for o in inspect.signature(k.__init__).parameters}

@@ -443,7 +443,7 @@ class Batches:
 
     def __len__(self)->int: return self.per_epoch
 
-# %% ../../nbs/people/70_pack.ipynb #57f8f24e
+# %% ../../nbs/people/70_pack.ipynb #516bd900
 def random_images(pack:Pack,
                   n:int, # images
                   seed:int,
@@ -453,11 +453,17 @@ def random_images(pack:Pack,
     if not 1 <= n <= len(images): raise ValueError(f"n must lie between 1 and the pack's {len(images)} images, got {n}")
     return np.flatnonzero(np.isin(pack.image_id, np.random.default_rng(seed).permutation(images)[:n]))
 
-def halves(pack:Pack, seed:int)->tuple[np.ndarray, np.ndarray]: # two index arrays, each in order
+def halves(pack:Pack,
+           seed:int,
+           images:int|None=None, # at random, C-52; None: all, as where there are no more
+          )->tuple[np.ndarray, np.ndarray]: # two index arrays, each in order
     "Two halves of the people such that no image is in both, C-53."
-    images, counts = np.unique(pack.image_id, return_counts=True)
-    if len(images) < 2: raise ValueError(f"a pack of {len(images)} image can't be halved by image")
-    order = np.random.default_rng(seed).permutation(len(images))
+    everybody = np.unique(pack.image_id)
+    rows = np.arange(len(pack)) if images is None else random_images(pack, min(images, len(everybody)), seed)
+    image_id = pack.image_id[rows]
+    found, counts = np.unique(image_id, return_counts=True)
+    if len(found) < 2: raise ValueError(f"a pack of {len(found)} image can't be halved by image")
+    order = np.random.default_rng(seed).permutation(len(found))
     people = counts[order].cumsum()[:-1] # in the first 1, 2, … images
-    first = np.isin(pack.image_id, images[order[:np.abs(people - len(pack)/2).argmin() + 1]])
-    return np.flatnonzero(first), np.flatnonzero(~first)
+    first = np.isin(image_id, found[order[:np.abs(people - len(rows)/2).argmin() + 1]])
+    return rows[first], rows[~first]

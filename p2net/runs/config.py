@@ -71,7 +71,7 @@ class NetworkConfig(Strict):
         has = HAS.get(self.architecture, set(type(self).model_fields))
         return {name: value for name, value in self.model_dump(exclude={'architecture'}).items() if (name in has) is own}
 
-# %% ../../nbs/runs/10_config.ipynb #3a225de5
+# %% ../../nbs/runs/10_config.ipynb #eb793dbf
 Plant = Literal['turned', 'tilted', 'dark', 'inverted', 'moved']    # of runs.shifts
 PolicyName = Literal['searched', 'averaged', 'up-to', 'identity', 'hand-made', 'frozen', 'random', 'randaugment', 'trivialaugment']
 
@@ -96,8 +96,9 @@ class SearchConfig(Strict):
     log_every: Count = 5                                # steps between two entries of policy.csv
     # what is done to the people that judge: the falsifiable test
     plant: Plant|None = None
+    images: Count|None = None                           # training images at random whose people it sees, C-52; None: all
 
-# %% ../../nbs/runs/10_config.ipynb #d783e395
+# %% ../../nbs/runs/10_config.ipynb #eb9511de
 class TrainingConfig(Strict):
     "How the network is trained, IV.A.2."
     steps: Count = 1000                                 # optimiser steps
@@ -117,6 +118,13 @@ class TrainingConfig(Strict):
     validate_every: Count|None = 250                    # steps; None: at the end only
     start: str|None = None  # whole network to begin from: a .safetensors file, or 'rendered' (runs.start)
 
+    @model_validator(mode='after')
+    def fits(self)->TrainingConfig:
+        "Refuse a schedule that would do nothing."
+        if self.schedule == 'halving' and not self.halve_every:
+            raise ValueError("schedule is halving, so halve_every must say after how many crops")
+        return self
+
 # %% ../../nbs/runs/10_config.ipynb #125ccd20
 class EvaluationConfig(Strict):
     "The test recipe, IV.A.3."
@@ -128,9 +136,9 @@ class EvaluationConfig(Strict):
     others: str|None = None  # folder of other people, for 'lsp-test' and its like (runs.others)
     shifts: tuple[Plant, ...] = ()                      # held-out people are measured under these, too
 
-# %% ../../nbs/runs/10_config.ipynb #1a6ee4d6
+# %% ../../nbs/runs/10_config.ipynb #182f5ba4
 # section -> field -> what runs without the field did
-LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'search': {'share': 1., 'common': 'kept', 'tied': False},
+LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'search': {'share': 1., 'common': 'kept', 'tied': False, 'images': None},
          'training': {'start': None}, 'evaluation': {'boxes': None, 'others': None, 'shifts': []}}
 
 def settled(settings:dict)->dict: # a copy
@@ -158,7 +166,7 @@ class Config(Strict):
         return hashlib.sha256(json.dumps(settled(self.model_dump(mode='json')),
                                          sort_keys=True).encode()).hexdigest()[:16]
 
-# %% ../../nbs/runs/10_config.ipynb #0c64a7e5
+# %% ../../nbs/runs/10_config.ipynb #52cb218e
 SCALES = {
     'tiny': {},
     'small': {'data': dict(train_people=20000, val_people=2000, input_size=(256, 192)),
@@ -167,19 +175,24 @@ SCALES = {
               'training': dict(steps=12000, batch=64, checkpoint_every=500, validate_every=1000)},
     'paper': {'data': dict(train_people=None, val_people=None, input_size=(384, 288)),
               'network': dict(depth=101, width=256, weights='imagenet'),
-              'search': dict(steps=15000, warmup_steps=2000, batch=32),
+              'search': dict(steps=15000, warmup_steps=2000, batch=32, images=5000),
               'training': dict(steps=656250, lr=5e-4, schedule='halving', halve_every=3600000, warmup_steps=0, scale=.3,
                            checkpoint_every=2000, validate_every=20000)},
 }
 
-# %% ../../nbs/runs/10_config.ipynb #aecdc3cc
+# %% ../../nbs/runs/10_config.ipynb #ea2c2366
 def merge(base:dict, # nested settings
           changes:dict, # nested settings that win
          )->dict: # a new nested dict; neither argument changes
     "Settings of `base` with those of `changes` written over them, key by key."
     out = dict(base)
     for key, value in changes.items():
-        out[key] = merge(out.get(key) or {}, value) if isinstance(value, dict) else value
+        if isinstance(value, dict):
+            if not isinstance(group := out.get(key) or {}, dict):
+                raise ValueError(f"{key}: expected settings of its own, for example {key}.{next(iter(value), 'name')}, "
+                                 f"got {group!r}")
+            value = merge(group, value)
+        out[key] = value
     return out
 
 # %% ../../nbs/runs/10_config.ipynb #d4eb93e8
@@ -187,14 +200,16 @@ def recorded_config(settings:dict)->Config: # `config` of a record
     "The config of a record, whichever version wrote it: what it lacks had the value of `LATER`."
     return Config(**merge(LATER, settings))
 
-# %% ../../nbs/runs/10_config.ipynb #47760838
+# %% ../../nbs/runs/10_config.ipynb #6bbc5b1e
 def parse_override(text:str, # 'training.lr=3e-4'
                   )->dict: # {'training': {'lr': 3e-4}}
     "One override of the command line; the value is read as YAML."
     path, sep, value = text.partition('=')
     if not sep or not path:
         raise ValueError(f"override {text!r}: write it as section.field=value, for example training.lr=3e-4")
-    value = yaml.safe_load(value)
+    try: value = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"override {text!r}: its value is not YAML ({str(error).splitlines()[0]})") from None
     if isinstance(value, str):  # YAML 1.1 reads 3e-4 as a word
         try: value = float(value)
         except ValueError: pass

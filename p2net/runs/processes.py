@@ -14,7 +14,7 @@ from torch import Tensor, nn
 # %% auto #0
 __all__ = ['process', 'is_main', 'share', 'average', 'one_late', 'leave', 'AllReduce', 'SharedBatchNorm', 'share_statistics']
 
-# %% ../../nbs/runs/45_processes.ipynb #9c1c6608
+# %% ../../nbs/runs/45_processes.ipynb #54065f19
 def process()->tuple[int, int]: # this one's number from 0, how many there are
     "Which process of how many this is, as the launcher says."
     return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
@@ -35,9 +35,9 @@ def share(n:int, # people of a step
 def average(x:Tensor)->Tensor: # the same in all processes
     "The mean of x over the processes."
     if process()[1] == 1: return x
-    x = x.clone()
-    dist.all_reduce(x)
-    return x/process()[1]
+    there = x.clone().to('cuda' if dist.get_backend() == 'nccl' else x.device)  # NCCL knows no other
+    dist.all_reduce(there)
+    return (there/process()[1]).to(x.device)
 
 def one_late(late:bool, device:torch.device)->bool:
     "Whether any process is out of time: all stop at the same step."

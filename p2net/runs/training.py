@@ -52,14 +52,17 @@ def autocast(precision:str, # 'auto', 'fp32' or 'bf16'
     return torch.autocast(device.type, torch.bfloat16,
                           enabled=precision == 'bf16' or precision == 'auto' and native_bf16(device))
 
-# %% ../../nbs/runs/50_training.ipynb #db5114b3
+# %% ../../nbs/runs/50_training.ipynb #31b2e951
 def make_network(config:Config,
                  joints:int, # J
+                 trained:str|Path|None=None, # .safetensors of the whole network; `network.weights` is not asked for then
                 )->nn.Module: # x (B, 3, H, W) -> Heatmaps
-    "P²Net or the rival that the config names, initial weights by the config's seed, in channels-last layout."
+    "P²Net or the rival that the config names, weights of a file or initial ones by the config's seed, in channels-last layout."
+    network = config.network if trained is None else config.network.model_copy(update=dict(weights=None))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = pose_network(config.network.architecture, joints, **config.network.settings())
+        model = pose_network(network.architecture, joints, **network.settings())
+    if trained is not None: load_weights(model, trained)
     return model.to(memory_format=torch.channels_last)
 
 # %% ../../nbs/runs/50_training.ipynb #5b338fca
@@ -129,7 +132,7 @@ def _step(self, x:Tensor, target:Tensor, weight:Tensor)->Tensor: # the loss, det
 
 Trainer.batch, Trainer.step = _batch, _step
 
-# %% ../../nbs/runs/50_training.ipynb #eab6ef3f
+# %% ../../nbs/runs/50_training.ipynb #af5d9eba
 def _checkpoint(self)->Path:
     "Folder of the last checkpoint; after a kill between two renamings, the one before."
     new, old = self.work/'checkpoint', self.work/'checkpoint.old'
@@ -143,8 +146,9 @@ def save(self)->None:
     if self.accelerator.is_main_process:
         state = dict(step=self.step_done, seconds=self.seconds, config_hash=self.config.hash, history=self.history)
         write_whole(temporary/'progress.json', json.dumps(state))
-        shutil.rmtree(old, ignore_errors=True)
-        if new.exists(): new.rename(old)
+        if new.exists():                                # after a kill `old` may be the only whole one: it stays till then
+            shutil.rmtree(old, ignore_errors=True)
+            new.rename(old)
         temporary.rename(new)
         shutil.rmtree(old, ignore_errors=True)
     self.accelerator.wait_for_everyone()
