@@ -71,9 +71,10 @@ class NetworkConfig(Strict):
         has = HAS.get(self.architecture, set(type(self).model_fields))
         return {name: value for name, value in self.model_dump(exclude={'architecture'}).items() if (name in has) is own}
 
-# %% ../../nbs/runs/10_config.ipynb #eb793dbf
+# %% ../../nbs/runs/10_config.ipynb #155dc685
 Plant = Literal['turned', 'tilted', 'dark', 'inverted', 'moved']    # of runs.shifts
-PolicyName = Literal['searched', 'averaged', 'up-to', 'identity', 'hand-made', 'frozen', 'random', 'randaugment', 'trivialaugment']
+PolicyName = Literal['searched', 'averaged', 'up-to', 'identity', 'hand-made', 'frozen', 'frozen-up-to',
+                     'random', 'randaugment', 'trivialaugment']
 
 class SearchConfig(Strict):
     "The bi-level search, III.A.3. Defaults: `C-24` to `C-60`."

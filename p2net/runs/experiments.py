@@ -114,7 +114,7 @@ ON_REQUEST = (
                needs=('search',), firm=dict(network=dict(weights=None))),
 )
 
-# %% ../../nbs/runs/70_experiments.ipynb #6084711d
+# %% ../../nbs/runs/70_experiments.ipynb #fd9589d4
 SHIFTED = {'dark': 'darkened to 30-60 %', 'turned': 'turned by up to 40°', 'inverted': 'inverted',
            'moved': 'moved by up to 35 %'}           # in words; what they are: runs.shifts
 SHIFTS = tuple(SHIFTED)
@@ -145,6 +145,7 @@ CONTROLS = tuple(
     for name, policy, what in (
         ('identity', 'identity', 'mirror and scale only, no policy'),
         ('frozen-policy', 'frozen', 'the start policy: pi uniform, p = m = 0.5'),
+        ('frozen-up-to', 'frozen-up-to', 'the start policy, with magnitudes up to its own'),
         ('random-policy', 'random', 'a policy drawn at random'),
         ('randaugment', 'randaugment', 'RandAugment'),
         ('trivialaugment', 'trivialaugment', 'TrivialAugment')))
@@ -205,7 +206,7 @@ def without_idle(config:Config, kind:str)->Config:
     idle = {field: None for field, reader in dict(boxes='detected', others='others').items() if kind != reader}
     return config.model_copy(update=dict(evaluation=config.evaluation.model_copy(update=idle)))
 
-# %% ../../nbs/runs/70_experiments.ipynb #c803f903
+# %% ../../nbs/runs/70_experiments.ipynb #8e3aa37b
 def searched_policy(root:Path, config:Config)->Path: # policy.json
     "The file of the policy that a run with policy 'searched', 'averaged' or 'up-to' trains with."
     base = base_name(config.experiment)
@@ -227,8 +228,8 @@ def policy_of(config:Config, root:Path):
         if kind == 'averaged': policy = policy.averaged(read_rows(file.with_name('policy.csv')))
         return UpTo.of(policy) if kind == 'up-to' else policy
     if kind == 'random': return RandomPolicy(seed=seed)
-    return {'identity': IdentityPolicy, 'hand-made': HandMade, 'frozen': FrozenPolicy, 'randaugment': RandAugment,
-            'trivialaugment': TrivialAugment}[kind]()
+    return {'identity': IdentityPolicy, 'hand-made': HandMade, 'frozen': FrozenPolicy,
+            'frozen-up-to': lambda: UpTo.of(Policy()), 'randaugment': RandAugment, 'trivialaugment': TrivialAugment}[kind]()
 
 # %% ../../nbs/runs/70_experiments.ipynb #bbe5e77f
 @dataclass
