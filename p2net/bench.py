@@ -583,9 +583,9 @@ def bench_record(config:Config, deploy:dict, differ:dict, search:dict, memory:di
                        training=about, cores=cores(),
                        libraries={**libraries, 'opencv': cv2.__version__}, left_out=left_out)
 
-# %% ../nbs/85_bench.ipynb #d75e1a86
+# %% ../nbs/85_bench.ipynb #fe0ae1dd
 def bench(records:str|Path='paper_results/runs', # folder of all records
-          repeats:int=9, # of everything; the loop and the search get fewer
+          repeats:int=9, # of everything; the training loop gets fewer
           say:Callable=print, # what to do with a line about what is going on
          )->tuple[dict,Path]: # the record, its file
     "Measure everything and write the record."

@@ -29,26 +29,26 @@ __all__ = ['UNITS', 'start_of', 'where_it_is', 'noise_search', 'Search', 'read_s
            'plot_path', 'plot_strength', 'example_people', 'draws_of', 'draw_strip', 'in_short', 'recipe', 'passes',
            'other_seeds', 'verdict', 'small_print', 'draw_moves', 'draw_recipes', 'policy_card']
 
-# %% ../../nbs/report/40_card.ipynb #eab186a1
-def start_of(found:Policy)->Policy:
+# %% ../../nbs/report/40_card.ipynb #98f08f31
+def start_of(found:Policy, tied:bool=False)->Policy: # tied: whether its search was; a file of the policy doesn't say
     "The policy that the search of this one started from."
     names = [o.name for o in found.operations]
     return Policy(found.operations, [tuple(names[o] for o in row) for row in found.table.tolist()],
-                  *found.start, found.tau)
+                  *found.start, found.tau, tied=tied)
 
 
 def where_it_is(policy:Policy, step:int)->dict:
     "The columns of a path: step, entropy, drift and the share of every operation."
     return dict(step=step, entropy=policy.entropy(), drift=policy.drift(), **policy.shares())
 
-# %% ../../nbs/report/40_card.ipynb #05db040a
+# %% ../../nbs/report/40_card.ipynb #e7e85277
 def noise_search(found:Policy, # gives the search space and the start
                  settings:dict, # config['search'] of a record
                  seed:int, # of the noise
                 )->pd.DataFrame: # step, entropy, drift, a column an operation
     "The path of a search whose judge throws dice."
-    policy, gen = start_of(found), torch.Generator().manual_seed(seed)
-    n, M = settings['batch'], settings['candidates']
+    policy, gen = start_of(found, settings.get('tied', False)), torch.Generator().manual_seed(seed)
+    n, M = round(settings.get('share', 1.)*settings['batch']), settings['candidates']
     paired = Paired(policy, None, None, M, settings['jitter'])
     adam, rows = (torch.optim.Adam(policy.parameters(), settings['policy_lr'], (.5, .999), eps=1e-16),
                   [where_it_is(policy, 0)])
@@ -198,12 +198,13 @@ def recipe(found:Policy, k:int)->str:
              for j, o in enumerate(found.table[k].tolist())]
     return f"π {pi[k].item():.3f}: " + ', '.join(steps)
 
-# %% ../../nbs/report/40_card.ipynb #2d98f53a
+# %% ../../nbs/report/40_card.ipynb #9a81c0f5
 def passes(settings:dict)->tuple[int,int]|None: # forward, backward, in batches; None: not known
     "Passes of the network that a search takes."
     warm, steps, M = settings['warmup_steps'], settings['steps'], settings['candidates']
     ends = {'paired': (2*M, 0), 'straight-through': (2, 2)}.get(settings.get('estimator'))
-    return ends and (warm + steps*(2 + ends[0]), warm + steps*(2 + ends[1]))
+    apart, share = 2 + (settings.get('common') == 'removed'), settings.get('share', 1.)
+    return ends and tuple(round(warm + steps*(apart + share*end)) for end in ends)
 
 
 def other_seeds(search:Search)->list[str]: # 'seed 1: drift 0.61, brightness 0.87'
