@@ -114,7 +114,7 @@ ON_REQUEST = (
                needs=('search',), firm=dict(network=dict(weights=None))),
 )
 
-# %% ../../nbs/runs/70_experiments.ipynb #a283f4d6
+# %% ../../nbs/runs/70_experiments.ipynb #b4a42201
 SHIFTED = {'dark': 'darkened to 30-60 %', 'turned': 'turned by up to 40°', 'inverted': 'inverted',
            'moved': 'moved by up to 35 %'}           # in words; what they are: runs.shifts
 SHIFTS = tuple(SHIFTED)
@@ -130,7 +130,9 @@ _spaces = (('', 'single operations', _single, {**_plants, 'tilted': 'turned by u
             _single | dict(share=.5, candidates=8), _plants),
            ('-together', 'single operations, the people of a batch tied by BatchNorm',
             _single | dict(probe_mode='training'), _plants),
-           ('-twice', 'single operations, twice the people', _single | dict(batch=64), _plants))
+           ('-twice', 'single operations, twice the people', _single | dict(batch=64), _plants),
+           ('-pairs-twice', 'pairs of operations, an operation the same in all, twice the people',
+            _pair | dict(tied=True, batch=64), _plants))
 PLANTED = tuple(
     Experiment(f'planted-{name}{suffix}', f'a search of {over}, judged by people {what}', 'search', 'planted shifts',
                dict(search=dict(plant=None if name == 'none' else name, share=1.) | changes))
