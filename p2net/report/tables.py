@@ -588,12 +588,12 @@ def have(experiments:list[str], folder:str|Path|None=None)->bool:
     try: return bool(largest_scale(find_runs(folder or records_folder()), experiments))
     except RunsMissing: return False
 
-# %% ../../nbs/report/20_tables.ipynb #8973e334
+# %% ../../nbs/report/20_tables.ipynb #f66a62ce
 EXPECTED = {'dark': ('brightness',), 'turned': ('rotate',), 'inverted': ('invert',),
             'moved': ('translate_x', 'translate_y')}
 # ending of the experiment's name -> what is searched
 SPACES = {'': 'single operations', '-twice': 'single operations, twice the people', '-pairs': 'pairs',
-          '-free': 'pairs, each for itself', '-kept': 'single operations, v whole'}
+          '-pairs-twice': 'pairs, twice the people', '-free': 'pairs, each for itself', '-kept': 'single operations, v whole'}
 
 def planted_shares(folder:str|Path|None=None, # of records; None: the repository's
                    scale:str='tiny')->pd.DataFrame: # plant, space, expected, n, start, control, planted, rank
