@@ -16,7 +16,7 @@ from .tables import (DASH, RIVALS, Markdown, RunsMissing, check_comparable, chec
                                  shown, table_runs)
 
 # %% auto #0
-__all__ = ['rival_runs', 'both_counters', 'rivals_table', 'interval', 'verdict', 'show_rivals']
+__all__ = ['rival_runs', 'both_counters', 'rivals_table', 'interval', 'winner', 'verdict', 'show_rivals']
 
 # %% ../../nbs/report/25_rivals.ipynb #857076ae
 def rival_runs(folder:str|Path|None=None, # of records; None: the repository's
@@ -52,7 +52,7 @@ def rivals_table(runs:pd.DataFrame, # of `rival_runs`
         rows.append(words | cost | scores | {'n': str(len(group)), 'seeds': ', '.join(map(str, group.seed))})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/report/25_rivals.ipynb #dc287542
+# %% ../../nbs/report/25_rivals.ipynb #fdd19de6
 def interval(folder:str|Path, # of records
              rival:str, runs:pd.DataFrame, # of `rival_runs`
              metric:str)->Interval|None: # of P²Net - rival; None: a record has no people.csv
@@ -61,6 +61,14 @@ def interval(folder:str|Path, # of records
     wanted = lambda name: pd.DataFrame(dict(experiment=name, seed=seeds, scale=runs.scale.iloc[0]))
     sides = [[read_people(path.parent) for path in pick_runs(found, wanted(name))] for name in ('p2net', rival)]
     return None if any(p is None for side in sides for p in side) else paired_bootstrap(*sides, metric)
+
+def winner(rival:str, x:pd.Series, # P²Net - rival, a seed each
+           found:Interval)->str:
+    "Who wins, if another choice of people and another seed would say so, too."
+    if not found.clear: return 'not decided'
+    agree = len(x) == 1 or (abs(x.mean()) > x.std(ddof=1) and (x*x.mean() > 0).all())
+    if not agree: return 'not decided, the seeds differ too much'
+    return f"{'P²Net' if found.low > 0 else name_of(rival)} wins{' on this seed'*(len(x) == 1)}"
 
 def verdict(folder:str|Path, rival:str, runs:pd.DataFrame, metric:str='AP')->str: # a sentence
     "Whether P²Net wins against one rival."
@@ -71,8 +79,7 @@ def verdict(folder:str|Path, rival:str, runs:pd.DataFrame, metric:str='AP')->str
     found = interval(folder, rival, runs, metric)
     if found is None: return f'{says}; no people beside the records, so no interval and no verdict.'
     low, high = (shown(metric, 100*v, True) for v in (found.low, found.high))
-    winner = 'P²Net wins' if found.low > 0 else f'{name_of(rival)} wins' if found.high < 0 else 'not decided'
-    return f'{says}, 95 % interval over {found.people} people {low} to {high}: {winner}.'
+    return f'{says}, 95 % interval over {found.people} people {low} to {high}: {winner(rival, x, found)}.'
 
 # %% ../../nbs/report/25_rivals.ipynb #4570bfad
 def show_rivals(folder:str|Path|None=None, # of records; None: the repository's
