@@ -14,7 +14,7 @@ help:            ## this list
 reproduce: env   ## the paper's tables and figures; SCALE=tiny|small|paper DATA=rendered|folder ARGS='--experiments all'
 	$(BIN)/p2net reproduce --scale $(SCALE) --data $(DATA) $(ARGS)
 
-test: env        ## notebooks, their stored outputs, and pytest
+test: env        ## every notebook with its stored outputs, and pytest
 	$(BIN)/python tests/run.py
 
 lab: env         ## the notebooks in JupyterLab

@@ -1,4 +1,4 @@
-"What tests share: notebooks run again."
+"What tests share: every notebook, run once."
 import os, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,14 +8,37 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def untracked():
+    "Files that git neither knows nor ignores; none without git."
+    try: said = subprocess.run(['git', 'status', '--porcelain'], capture_output=True, text=True, cwd=ROOT).stdout
+    except OSError: return set()
+    return {line[3:] for line in said.splitlines() if line.startswith('??')}
+
+
+class Fresh:
+    "A fresh run of each of these notebooks, two at a time."
+    def __init__(self, paths):
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}            # now: tests that run meanwhile change theirs
+        def check(path):
+            done = subprocess.run([sys.executable, ROOT/'tests/notebooks.py', 'check', path], capture_output=True, text=True, env=environment)
+            return done.returncode, done.stdout + done.stderr
+        self.before, self.pool = untracked(), ThreadPoolExecutor(2)
+        self.runs = {path: self.pool.submit(check, path) for path in paths}
+
+    def said(self, path):
+        "Its return code and what it said."
+        return self.runs[path].result()
+
+    def left_behind(self):
+        "Files that are new since the first run began, once all are done."
+        for run in self.runs.values(): run.result()
+        return untracked() - self.before
+
+
 @pytest.fixture(scope='session')
 def fresh(request):
-    "A fresh run of every notebook whose stored outputs are tested, two at a time: path -> (return code, what it said)."
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}                # now: tests that run meanwhile change theirs
-    def check(path):
-        done = subprocess.run([sys.executable, ROOT/'tests/notebooks.py', 'check', path], capture_output=True, text=True, env=environment)
-        return done.returncode, done.stdout + done.stderr
-    asked = [item.callspec.params['path'] for item in request.session.items if item.name.startswith('test_stored_outputs')]
-    pool = ThreadPoolExecutor(2)
-    yield {path: pool.submit(check, path) for path in asked}
-    pool.shutdown(cancel_futures=True)
+    "All notebooks that are tested in this session."
+    asked = [item.callspec.params['path'] for item in request.session.items if item.name.startswith('test_notebook[')]
+    runs = Fresh(asked)
+    yield runs
+    runs.pool.shutdown(cancel_futures=True)

@@ -102,3 +102,14 @@ def test_onnx_agrees_with_pytorch_where_sizes_do_not_divide(tmp_path, size):
     for n in (1, 3):
         with torch.no_grad(): expected = Recipe(pose).eval()(x[:n])
         for theirs, ours in zip(session.run(None, {'crop': x[:n].numpy()}), expected): assert np.abs(theirs - ours.numpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize('boxes, advice', [([], '--boxes'), (['--boxes', 'boxes.json'], '--threshold')])
+def test_nobody_is_painted_without_a_word(album, capsys, boxes, advice):
+    Path('boxes.json').write_text(json.dumps({'1.jpg': [[0, 0, 40, 60]]}))
+    (album/'2.jpg').unlink()
+    assert main(['predict', 'album', '--threshold', '1.5', *boxes]) == 0
+    out = capsys.readouterr().out
+    assert 'of 1 no joint was painted' in out and advice in out
+    assert main(['predict', 'album', '--threshold', '0', *boxes]) == 0
+    assert 'no joint' not in capsys.readouterr().out

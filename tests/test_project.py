@@ -18,9 +18,14 @@ MAY_IMPORT = {'people': (), 'da2': (), 'network': (), 'evaluation': ('people',),
 
 
 @pytest.mark.parametrize('path', notebooks(), ids=lambda p: p.relative_to(ROOT/'nbs').as_posix())
-def test_stored_outputs_are_what_a_fresh_run_prints(path, fresh):
-    code, said = fresh[path].result()
+def test_notebook(path, fresh):
+    "Its cells run, tests among them, and print what is stored."
+    code, said = fresh.said(path)
     assert code == 0, said[-3000:]
+
+
+def test_notebooks_leave_no_files_behind(fresh):
+    assert not fresh.left_behind()
 
 
 @pytest.fixture(scope='session')

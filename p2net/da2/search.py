@@ -328,16 +328,22 @@ class Search:
                  val_mode:str='evaluation', # BatchNorm in the validation pass: 'evaluation' or 'training'
                  probe_mode:str='training', # BatchNorm at omega+ and omega-: the same two
                  autocast:torch.dtype|None=None, # reduced precision for the training step only; Eq. (12) needs float32
+                 memory:float=0., # of v: what a step keeps of the steps before it, 0 to below 1
+                 pull:float=0., # part of the way back to the start that the policy goes after each step, 0 to below 1
                  reduce:Callable|None=None, # tensor -> its mean over all processes
                  **options, # of the estimator: candidates=4, jitter=.5, const=1., magnitude='constant' ...
                 ):
         for name, mode in (('val_mode', val_mode), ('probe_mode', probe_mode)):
             if mode not in ('evaluation', 'training'):
                 raise ValueError(f"{name} must be 'evaluation' or 'training', got {mode!r}")
+        for name, part in (('memory', memory), ('pull', pull)):
+            if not 0 <= part < 1: raise ValueError(f"{name} must be at least 0 and below 1, got {part}")
         self.model, self.policy, self.val_loss, self.optimizer = model, policy, val_loss, optimizer
         self.epsilon_scale, self.clip, self.val_mode, self.probe_mode, self.autocast = (epsilon_scale, clip, val_mode,
                                                                                         probe_mode, autocast)
         self.loss, self.reduce, self.steps, self.weights = loss, reduce or (lambda t: t), 0, learners(model)
+        self.memory, self.pull, self.slopes = memory, pull, {}
+        self.start = [d.detach().clone() for d in policy.parameters()]
         self.estimator = make_estimator(estimator, policy, augment, loss, **options)
         self.policy_optimizer = torch.optim.Adam(policy.parameters(), policy_lr, betas, eps=1e-16)
 
@@ -387,6 +393,17 @@ def remainder(v, l, # tensors, one of each for every weight
     along, square = sum((a*b).sum() for a, b in zip(v, l)), norm(l)**2
     return [a - along/square*b for a, b in zip(v, l)], (along/(norm(v)*norm(l))).item()
 
+# %% ../../nbs/da2/40_search.ipynb #5e5e6979
+@patch_to(Search)
+def remembered(self, who:str, g:list[Tensor])->list[Tensor]:
+    "The mean of this gradient over the steps so far, each counting `memory` times as much as the next."
+    if not self.memory: return g
+    old, weight = self.slopes.get(who, ([torch.zeros_like(a) for a in g], 0.))
+    total = [self.memory*a + b for a, b in zip(old, g)]
+    weight = self.memory*weight + 1
+    self.slopes[who] = total, weight
+    return [a/weight for a in total]
+
 # %% ../../nbs/da2/40_search.ipynb #7f27ebc9
 @patch_to(Search)
 def direction(self,
@@ -395,8 +412,9 @@ def direction(self,
              )->tuple[list[Tensor],dict]: # v; numbers for the log
     "v of Eq. (12), the gradient of the validation loss at the new weights."
     v, loss = self.slope(batch)
+    v = self.remembered('judges', v)
     if own is None: return v, dict(val_loss=loss)
-    v, common = remainder(v, self.slope(own)[0])
+    v, common = remainder(v, self.remembered('learners', self.slope(own)[0]))
     return v, dict(val_loss=loss, common=common)
 
 # %% ../../nbs/da2/40_search.ipynb #fc62ced1
@@ -407,6 +425,14 @@ def probe(self,
     "What Eq. (12) takes the difference of; for `central_difference`, which tidies up."
     self.model.train(self.probe_mode == 'training')
     with torch.autocast(self.weights[0].device.type, enabled=False): return self.estimator.probe(model or self.model)
+
+# %% ../../nbs/da2/40_search.ipynb #517cf2f9
+@patch_to(Search)
+@torch.no_grad()
+def pull_back(self):
+    "Bring the policy a part `pull` of the way back to where it began."
+    if self.pull:
+        for d, begin in zip(self.policy.parameters(), self.start, strict=True): d.lerp_(begin, self.pull)
 
 # %% ../../nbs/da2/40_search.ipynb #1f8a8f2d
 @patch_to(Search)
@@ -430,6 +456,7 @@ def step(self,
     more = self.estimator.backward(h, zeta)                                              # Eq. (12)
     for d in self.policy.parameters(): d.grad = self.reduce(torch.zeros_like(d) if d.grad is None else d.grad)
     self.policy_optimizer.step()
+    self.pull_back()
     self.steps += 1
     return dict(step=self.steps, train_loss=train_loss, **judged, zeta=zeta, v_norm=norm(v).item(),
                 epsilon=epsilon, **seen,
@@ -441,13 +468,13 @@ def step(self,
 def state_dict(self)->dict:
     "Policy, both optimisers, number of steps. The model's weights and the generators are the caller's."
     return dict(steps=self.steps, policy=self.policy.state_dict(), policy_optimizer=self.policy_optimizer.state_dict(),
-                optimizer=self.optimizer.state_dict())
+                optimizer=self.optimizer.state_dict(), slopes=self.slopes)
 
 
 @patch_to(Search)
 def load_state_dict(self, state:dict):
     "Go on from where `state_dict` was taken."
-    self.steps = state['steps']
+    self.steps, self.slopes = state['steps'], state.get('slopes', {})
     for name in ('policy', 'policy_optimizer', 'optimizer'): getattr(self, name).load_state_dict(state[name])
 
 # %% ../../nbs/da2/40_search.ipynb #99c4e485

@@ -15,6 +15,7 @@ import numpy as np, pandas as pd
 from ..evaluation.bootstrap import PEOPLE, Interval, paired_bootstrap, read_people
 from .claims import TABLES, load_claims, numbers, records_folder, results_folder, wide
 from ..runs.config import LATER, Config, merge
+from ..runs.experiments import WAYS
 from ..runs.record import read_record
 
 # %% auto #0
@@ -591,9 +592,7 @@ def have(experiments:list[str], folder:str|Path|None=None)->bool:
 # %% ../../nbs/report/20_tables.ipynb #f66a62ce
 EXPECTED = {'dark': ('brightness',), 'turned': ('rotate',), 'inverted': ('invert',),
             'moved': ('translate_x', 'translate_y')}
-# ending of the experiment's name -> what is searched
-SPACES = {'': 'single operations', '-twice': 'single operations, twice the people', '-pairs': 'pairs',
-          '-pairs-twice': 'pairs, twice the people', '-free': 'pairs, each for itself', '-kept': 'single operations, v whole'}
+SPACES = {end: WAYS[end].space for end in ('', '-twice', '-pairs', '-pairs-twice', '-free', '-kept')}  # of those that are told
 
 def planted_shares(folder:str|Path|None=None, # of records; None: the repository's
                    scale:str='tiny')->pd.DataFrame: # plant, space, expected, n, start, control, planted, rank

@@ -89,6 +89,8 @@ class SearchConfig(Strict):
     share: Annotated[float, Field(gt=0, le=1)] = .5     # of the batch, those whose candidates are compared
     common: Literal['kept', 'removed'] = 'kept'         # what v shares with the gradient of the learners' clean pictures
     tied: bool = False                                  # an operation's numbers are the same in all its sub-policies
+    memory: Annotated[float, Field(ge=0, lt=1)] = 0.    # of v over the steps; 0: the present judges only
+    pull: Annotated[float, Field(ge=0, lt=1)] = 0.      # of the policy towards its start, each step
     policy_lr: Positive = .05                           # Adam's, C-46
     lr: Positive = 5e-4                                 # of the network during the search, C-47
     batch: Annotated[int, Field(ge=2)] = 32             # people a step, training and validation each
@@ -139,7 +141,8 @@ class EvaluationConfig(Strict):
 
 # %% ../../nbs/runs/10_config.ipynb #182f5ba4
 # section -> field -> what runs without the field did
-LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'search': {'share': 1., 'common': 'kept', 'tied': False, 'images': None},
+LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'search': {'share': 1., 'common': 'kept', 'tied': False, 'memory': 0., 'pull': 0.,
+                    'images': None},
          'training': {'start': None}, 'evaluation': {'boxes': None, 'others': None, 'shifts': []}}
 
 def settled(settings:dict)->dict: # a copy

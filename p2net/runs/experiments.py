@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib, json, shutil, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np, torch
 from safetensors.torch import save_file
@@ -36,8 +37,8 @@ from .start import in_words as start_in_words, start_from
 from .training import Trainer, make_network
 
 # %% auto #0
-__all__ = ['RIVALS', 'TABLES', 'ABLATIONS', 'OTHERS', 'ON_REQUEST', 'SHIFTED', 'SHIFTS', 'PLANTED', 'BOUGHT', 'CONTROLS',
-           'EXPERIMENTS', 'APART', 'MAIN', 'KINDS', 'Experiment', 'in_order', 'folder_suffix', 'base_name',
+__all__ = ['RIVALS', 'TABLES', 'ABLATIONS', 'OTHERS', 'ON_REQUEST', 'SHIFTED', 'SHIFTS', 'WAYS', 'PLANTED', 'BOUGHT', 'CONTROLS',
+           'EXPERIMENTS', 'APART', 'MAIN', 'KINDS', 'Experiment', 'Way', 'in_order', 'folder_suffix', 'base_name',
            'experiment_config', 'without_idle', 'searched_policy', 'policy_of', 'Place', 'size_of', 'measured',
            'headline', 'search_run', 'under_shift', 'train_run', 'file_sha', 'start_file', 'begin', 'floor_run',
            'mean_pose_predictions', 'trained_weights', 'boxes_run', 'ladder_run', 'detected_run', 'others_run',
@@ -119,24 +120,42 @@ SHIFTED = {'dark': 'darkened to 30-60 %', 'turned': 'turned by up to 40°', 'inv
            'moved': 'moved by up to 35 %'}           # in words; what they are: runs.shifts
 SHIFTS = tuple(SHIFTED)
 _plants = {'none': 'as they are', **SHIFTED}
-_single = dict(sub_policies='singles', steps=100, common='removed')
-_pair = dict(steps=150, common='removed')
-_spaces = (('', 'single operations', _single, {**_plants, 'tilted': 'turned by up to 20°'}),
-           ('-pairs', 'pairs of operations, an operation the same in all', _pair | dict(tied=True), _plants),
-           ('-free', 'pairs of operations, each pair for itself', _pair, _plants),
-           ('-kept', 'single operations by v as the paper has it', _single | dict(common='kept'), _plants),
-           ('-half', 'single operations, half of the people', _single | dict(share=.5), _plants),
-           ('-eight', 'single operations, half of the people with eight candidates each',
-            _single | dict(share=.5, candidates=8), _plants),
-           ('-together', 'single operations, the people of a batch tied by BatchNorm',
-            _single | dict(probe_mode='training'), _plants),
-           ('-twice', 'single operations, twice the people', _single | dict(batch=64), _plants),
-           ('-pairs-twice', 'pairs of operations, an operation the same in all, twice the people',
-            _pair | dict(tied=True, batch=64), _plants))
-PLANTED = tuple(
-    Experiment(f'planted-{name}{suffix}', f'a search of {over}, judged by people {what}', 'search', 'planted shifts',
-               dict(search=dict(plant=None if name == 'none' else name, share=1.) | changes))
-    for suffix, over, changes, plants in _spaces for name, what in plants.items())
+
+class Way(NamedTuple):
+    "How a group of planted searches searches; the ending of their names says which."
+    sub_policies: str                       # 'singles' or 'pairs'
+    words: str = ''                         # what is not as in the plain group of its kind
+    changes: dict = {}
+
+    @property
+    def K(self)->int: return dict(singles=15, pairs=105)[self.sub_policies]
+    @property
+    def space(self)->str: return dict(singles='single operations', pairs='pairs')[self.sub_policies] + (f', {self.words}' if self.words else '')
+
+_tied = dict(tied=True)
+WAYS = {'': Way('singles'),
+        '-kept': Way('singles', 'v whole', dict(common='kept')),
+        '-half': Way('singles', 'half of the people compared', dict(share=.5)),
+        '-eight': Way('singles', 'half of the people compared, eight candidates each', dict(share=.5, candidates=8)),
+        '-together': Way('singles', 'BatchNorm in training mode at the probes', dict(probe_mode='training')),
+        '-twice': Way('singles', 'twice the people', dict(batch=64)),
+        '-remembered': Way('singles', 'v remembered', dict(memory=.9)),
+        '-pairs': Way('pairs', '', _tied),
+        '-free': Way('pairs', 'each for itself'),
+        '-pairs-twice': Way('pairs', 'twice the people', _tied | dict(batch=64)),
+        '-pairs-remembered': Way('pairs', 'v remembered', _tied | dict(memory=.9)),
+        '-pairs-pulled': Way('pairs', 'v remembered, pulled back', _tied | dict(memory=.9, pull=.02))}
+
+
+# %% ../../nbs/runs/70_experiments.ipynb #05205cf4
+def _planted(end, way):
+    "The searches of one way: a plant each, and the control."
+    search = dict(sub_policies=way.sub_policies, steps=dict(singles=100, pairs=150)[way.sub_policies], common='removed', share=1.)
+    for name, what in (_plants | ({'tilted': 'turned by up to 20°'} if end in ('', '-remembered') else {})).items():
+        yield Experiment(f'planted-{name}{end}', f'a search of {way.space}, judged by people {what}', 'search', 'planted shifts',
+                         dict(search=search | dict(plant=None if name == 'none' else name) | way.changes))
+
+PLANTED = tuple(e for end, way in WAYS.items() for e in _planted(end, way))
 BOUGHT = tuple(
     Experiment(f'for-{name}{suffix}', f'P²Net trained with the policy {found} for people {what}', 'train', 'planted shifts',
                dict(policy=policy, evaluation=dict(shifts=SHIFTS)), (f'planted-{name}-pairs',))

@@ -92,7 +92,8 @@ class Searcher:
         self.search = Search(self.model, self.policy, self.augment, loss, validation_loss, optimizer,
                              policy_lr=s.policy_lr,
                              estimator=s.estimator, candidates=s.candidates, jitter=s.jitter, epsilon_scale=s.epsilon,
-                             probe_mode=s.probe_mode, share=s.share, reduce=average)
+                             probe_mode=s.probe_mode, memory=s.memory, pull=s.pull, share=s.share,
+                             reduce=average)
         self.step_done, self.rows, self.history = 0, [], []
         self.seconds = self.warmup_seconds = 0.         # so far; of them in the warm-up
 
