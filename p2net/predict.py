@@ -272,6 +272,7 @@ def in_common(name:str, # in the file: a name with or without folders, or COCO's
     if pairs and not pairs[0] and name.isdigit() and photo.stem.isdigit(): return int(int(name) == int(photo.stem))
     return pairs.index(False) if False in pairs else len(pairs)
 
+# %% ../nbs/86_predict.ipynb #7c4f4f65
 def boxes_from_file(path, threshold:float=0.)->Boxes:
     "Boxes that somebody has written down."
     try: found = rows_of(read_json(path))

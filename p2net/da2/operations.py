@@ -176,7 +176,7 @@ class Scratch(local):
 
 scratch = Scratch()
 
-
+# %% ../../nbs/da2/20_operations.ipynb #6e18c9e4
 class Lender:
     """Memory for results, used again once nobody holds the tensor. Below 32 MiB malloc does that by itself; above it,
     glibc asks the system for every array anew, whose first touch can cost more than the arithmetic."""
@@ -198,7 +198,7 @@ class Lender:
 
 lent = Lender()
 
-
+# %% ../../nbs/da2/20_operations.ipynb #d96fc53a
 @lru_cache
 def hands(threads:int)->ThreadPoolExecutor:
     "Threads that stay; in each of them PyTorch uses one core."
@@ -279,7 +279,7 @@ def _looks(image, back, size):
     def span(r): return [best(s[i] for s in spans[r]) for i, best in enumerate((min, min, max, max))]
     return lines, span
 
-
+# %% ../../nbs/da2/20_operations.ipynb #5209aa12
 class _Warp(torch.autograd.Function):
     "Bilinear samples of `image` along the grid of `back`."
     @staticmethod

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ESTIMATORS', 'inner_step', 'bilevel', 'val_slope', 'exact_hypergradient', 'norm', 'finite_difference', 'borrowed',
            'learners', 'central_difference', 'Estimator', 'StraightThrough', 'leave_one_out', 'signal_to_noise',
-           'Paired', 'make_estimator', 'Search', 'remainder', 'cyclic']
+           'Paired', 'make_estimator', 'Search', 'remainder', 'pull_back', 'cyclic']
 
 # %% ../../nbs/da2/40_search.ipynb #8d8e391b
 import inspect, math
@@ -427,12 +427,13 @@ def probe(self,
     with torch.autocast(self.weights[0].device.type, enabled=False): return self.estimator.probe(model or self.model)
 
 # %% ../../nbs/da2/40_search.ipynb #517cf2f9
-@patch_to(Search)
 @torch.no_grad()
-def pull_back(self):
-    "Bring the policy a part `pull` of the way back to where it began."
-    if self.pull:
-        for d, begin in zip(self.policy.parameters(), self.start, strict=True): d.lerp_(begin, self.pull)
+def pull_back(d, # tensors: the policy's numbers, changed in place
+              start, # the same, where they began
+              part:float, # of the way
+             )->None:
+    "Bring numbers a part of the way back to where they began."
+    for now, begin in zip(d, start, strict=True): now.lerp_(begin, part)
 
 # %% ../../nbs/da2/40_search.ipynb #1f8a8f2d
 @patch_to(Search)
@@ -456,7 +457,7 @@ def step(self,
     more = self.estimator.backward(h, zeta)                                              # Eq. (12)
     for d in self.policy.parameters(): d.grad = self.reduce(torch.zeros_like(d) if d.grad is None else d.grad)
     self.policy_optimizer.step()
-    self.pull_back()
+    if self.pull: pull_back(self.policy.parameters(), self.start, self.pull)
     self.steps += 1
     return dict(step=self.steps, train_loss=train_loss, **judged, zeta=zeta, v_norm=norm(v).item(),
                 epsilon=epsilon, **seen,

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from ..da2.deploy import augment_fast
 from ..da2.operations import Draws, Operation
 from ..da2.policy import Policy
-from ..da2.search import Paired
+from ..da2.search import Paired, pull_back
 from ..people.drawing import draw_person
 from ..people.skeleton import SKELETONS
 from .claims import records_folder
@@ -52,11 +52,13 @@ def noise_search(found:Policy, # gives the search space and the start
     paired = Paired(policy, None, None, M, settings['jitter'])
     adam, rows = (torch.optim.Adam(policy.parameters(), settings['policy_lr'], (.5, .999), eps=1e-16),
                   [where_it_is(policy, 0)])
+    begin, pull = [d.detach().clone() for d in policy.parameters()], settings.get('pull', 0.)
     for step in range(1, settings['steps'] + 1):
         paired.draws = policy.sample(n*M, gen, paired.jitter)
         adam.zero_grad()
         paired.backward([torch.randn(n, M, generator=gen)], 1.)
         adam.step()
+        if pull: pull_back(policy.parameters(), begin, pull)
         if step % settings['log_every'] == 0 or step == settings['steps']: rows.append(where_it_is(policy, step))
     return pd.DataFrame(rows)
 
