@@ -592,7 +592,7 @@ def have(experiments:list[str], folder:str|Path|None=None)->bool:
 # %% ../../nbs/report/20_tables.ipynb #f66a62ce
 EXPECTED = {'dark': ('brightness',), 'turned': ('rotate',), 'inverted': ('invert',),
             'moved': ('translate_x', 'translate_y')}
-SPACES = {end: WAYS[end].space for end in ('', '-twice', '-pairs', '-pairs-twice', '-free', '-kept')}  # of those that are told
+SPACES = {end: WAYS[end].space for end in ('', '-twice', '-pairs', '-pairs-remembered', '-pairs-twice', '-free', '-kept')}  # of those that are told
 
 def planted_shares(folder:str|Path|None=None, # of records; None: the repository's
                    scale:str='tiny')->pd.DataFrame: # plant, space, expected, n, start, control, planted, rank

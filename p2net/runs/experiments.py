@@ -139,19 +139,17 @@ WAYS = {'': Way('singles'),
         '-eight': Way('singles', 'half of the people compared, eight candidates each', dict(share=.5, candidates=8)),
         '-together': Way('singles', 'BatchNorm in training mode at the probes', dict(probe_mode='training')),
         '-twice': Way('singles', 'twice the people', dict(batch=64)),
-        '-remembered': Way('singles', 'v remembered', dict(memory=.9)),
         '-pairs': Way('pairs', '', _tied),
         '-free': Way('pairs', 'each for itself'),
         '-pairs-twice': Way('pairs', 'twice the people', _tied | dict(batch=64)),
-        '-pairs-remembered': Way('pairs', 'v remembered', _tied | dict(memory=.9)),
-        '-pairs-pulled': Way('pairs', 'v remembered, pulled back', _tied | dict(memory=.9, pull=.02))}
+        '-pairs-remembered': Way('pairs', 'v remembered', _tied | dict(memory=.9))}
 
 
 # %% ../../nbs/runs/70_experiments.ipynb #05205cf4
 def _planted(end, way):
     "The searches of one way: a plant each, and the control."
     search = dict(sub_policies=way.sub_policies, steps=dict(singles=100, pairs=150)[way.sub_policies], common='removed', share=1.)
-    for name, what in (_plants | ({'tilted': 'turned by up to 20°'} if end in ('', '-remembered') else {})).items():
+    for name, what in (_plants | ({'tilted': 'turned by up to 20°'} if end == '' else {})).items():
         yield Experiment(f'planted-{name}{end}', f'a search of {way.space}, judged by people {what}', 'search', 'planted shifts',
                          dict(search=search | dict(plant=None if name == 'none' else name) | way.changes))
 
