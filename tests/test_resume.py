@@ -45,7 +45,7 @@ def run(folder, out, what, dies=None):
     "The exit code of a run that is killed at step `dies`."
     env = os.environ | dict(PYTHONPATH=str(ROOT), P2NET_CACHE=str(folder/'cache'), OMP_NUM_THREADS='1') | ({} if dies is None else {'P2NET_DIES': str(dies)})
     command = [sys.executable, str(folder/'run.py'), *what, '--data', str(folder/'data'), '--out', str(folder/out), '--quiet', *SETTINGS]
-    if what[0] == 'search': command += ['--set=search.log_every=3']
+    if what[0] == 'search': command += [f'--set=search.{s}' for s in ('log_every=3', 'memory=.5', 'common=removed')]
     return subprocess.run(command, env=env, capture_output=True, timeout=300).returncode
 
 
