@@ -467,15 +467,15 @@ def step(self,
 # %% ../../nbs/da2/40_search.ipynb #3e11d438
 @patch_to(Search)
 def state_dict(self)->dict:
-    "Policy, both optimisers, number of steps. The model's weights and the generators are the caller's."
+    "Policy and where it began, both optimisers, remembered gradients, number of steps; weights and generators are the caller's."
     return dict(steps=self.steps, policy=self.policy.state_dict(), policy_optimizer=self.policy_optimizer.state_dict(),
-                optimizer=self.optimizer.state_dict(), slopes=self.slopes)
+                optimizer=self.optimizer.state_dict(), slopes=dict(self.slopes), start=self.start)
 
 
 @patch_to(Search)
 def load_state_dict(self, state:dict):
     "Go on from where `state_dict` was taken."
-    self.steps, self.slopes = state['steps'], state.get('slopes', {})
+    self.steps, self.slopes, self.start = state['steps'], dict(state.get('slopes', {})), state.get('start', self.start)
     for name in ('policy', 'policy_optimizer', 'optimizer'): getattr(self, name).load_state_dict(state[name])
 
 # %% ../../nbs/da2/40_search.ipynb #99c4e485

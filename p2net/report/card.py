@@ -48,7 +48,7 @@ def noise_search(found:Policy, # gives the search space and the start
                 )->pd.DataFrame: # step, entropy, drift, a column an operation
     "The path of a search whose judge throws dice."
     policy, gen = start_of(found, settings.get('tied', False)), torch.Generator().manual_seed(seed)
-    n, M = round(settings.get('share', 1.)*settings['batch']), settings['candidates']
+    n, M = math.ceil(settings.get('share', 1.)*settings['batch']), settings['candidates']
     paired = Paired(policy, None, None, M, settings['jitter'])
     adam, rows = (torch.optim.Adam(policy.parameters(), settings['policy_lr'], (.5, .999), eps=1e-16),
                   [where_it_is(policy, 0)])
@@ -205,7 +205,8 @@ def passes(settings:dict)->tuple[int,int]|None: # forward, backward, in batches;
     "Passes of the network that a search takes."
     warm, steps, M = settings['warmup_steps'], settings['steps'], settings['candidates']
     ends = {'paired': (2*M, 0), 'straight-through': (2, 2)}.get(settings.get('estimator'))
-    apart, share = 2 + (settings.get('common') == 'removed'), settings.get('share', 1.)
+    apart = 2 + (settings.get('common') == 'removed')
+    share = settings.get('share', 1.) if settings.get('estimator') == 'paired' else 1.       # the others have no such option
     return ends and tuple(round(warm + steps*(apart + share*end)) for end in ends)
 
 
@@ -229,6 +230,7 @@ def verdict(search:Search, control:Search|None, noise:list[pd.DataFrame])->list[
         ends = [path.drift.iloc[-1] for path in noise]
         lines.append(f"Without a signal: {min(ends):.2f} to {max(ends):.2f} in {len(ends)} searches on noise, "
                      f"{sum(e >= drift for e in ends)} of them as far as this one.")
+        if search.settings.get('memory'): lines.append("(v was remembered: dice thrown anew each step stray less than its errors.)")
     else: lines.append(f"Without a signal: not computed for the estimator {search.settings.get('estimator')!r}.")
     if control: lines.append(f"With nothing planted: {control.found.drift():.2f} (same seed).")
     elif search.settings.get('plant'): lines.append("With nothing planted: no complete record with the same settings.")
@@ -245,6 +247,7 @@ def small_print(search:Search)->list[str]:
     return [f"Cost: {c.get('wall_s', float('nan')):.0f} s; {counted}; {c.get('peak_memory_mib', 0):.0f} MiB",
             f"Search: K = {K} sub-policies of {N}; {s['warmup_steps']} + {s['steps']} steps; {s.get('estimator')}, "
             f"M = {s['candidates']}, policy rate {s['policy_lr']}",
+            'Also: ' + ', '.join(f"{k} {s[k]}" for k in ('share', 'common', 'tied', 'memory', 'pull', 'probe_mode') if k in s),
             f"People: {r['data']['train']['name']}, {r['data']['train']['people']}; judges "
             f"{('shifted: ' + s['plant']) if s.get('plant') else 'as they are'}",
             f"Machine: {e['device']}, {e['threads']} thread{'s'*(e['threads'] != 1)}, torch {e['torch']}",
