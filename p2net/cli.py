@@ -89,8 +89,8 @@ def photographs(args)->int: # 1 if a file couldn't be used
     faint = sum(max(row['keypoints'][2::3]) < args.threshold for row in rows)
     if faint:
         print(f"of {faint} no joint was painted, none reaches a score of {args.threshold:g}: "
-              + ("without --boxes a picture is taken for one person who fills it; name the box of each" if args.boxes == 'whole'
-                 else "a lower --threshold paints them, in poses.json they are all the same"))
+              + ("without --boxes a picture is taken for one person who fills it; name the box of each"
+                 if args.boxes == 'whole' else "a lower --threshold paints them, in poses.json they are all the same"))
     return int(failed > 0)
 
 def doctor(args)->int: # 1 if something was found

@@ -467,7 +467,8 @@ def step(self,
 # %% ../../nbs/da2/40_search.ipynb #3e11d438
 @patch_to(Search)
 def state_dict(self)->dict:
-    "Policy and where it began, both optimisers, remembered gradients, number of steps; weights and generators are the caller's."
+    """Policy and where it began, both optimisers, remembered gradients, number of steps. The model's weights and the
+    generators are the caller's."""
     return dict(steps=self.steps, policy=self.policy.state_dict(), policy_optimizer=self.policy_optimizer.state_dict(),
                 optimizer=self.optimizer.state_dict(), slopes=dict(self.slopes), start=self.start)
 

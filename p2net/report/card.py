@@ -25,7 +25,7 @@ from .figures import PALETTE, colours, in_kinds, plot_pi, read_policy
 from ..runs.record import read_record
 
 # %% auto #0
-__all__ = ['UNITS', 'start_of', 'where_it_is', 'noise_search', 'Search', 'read_search', 'control_of', 'noise_of', 'band',
+__all__ = ['UNITS', 'ALSO', 'start_of', 'where_it_is', 'noise_search', 'Search', 'read_search', 'control_of', 'noise_of', 'band',
            'plot_path', 'plot_strength', 'example_people', 'draws_of', 'draw_strip', 'in_short', 'recipe', 'passes',
            'other_seeds', 'verdict', 'small_print', 'draw_moves', 'draw_recipes', 'policy_card']
 
@@ -206,7 +206,7 @@ def passes(settings:dict)->tuple[int,int]|None: # forward, backward, in batches;
     warm, steps, M = settings['warmup_steps'], settings['steps'], settings['candidates']
     ends = {'paired': (2*M, 0), 'straight-through': (2, 2)}.get(settings.get('estimator'))
     apart = 2 + (settings.get('common') == 'removed')
-    share = settings.get('share', 1.) if settings.get('estimator') == 'paired' else 1.       # the others have no such option
+    share = settings.get('share', 1.) if settings.get('estimator') == 'paired' else 1. # no option of the others
     return ends and tuple(round(warm + steps*(apart + share*end)) for end in ends)
 
 
@@ -230,13 +230,16 @@ def verdict(search:Search, control:Search|None, noise:list[pd.DataFrame])->list[
         ends = [path.drift.iloc[-1] for path in noise]
         lines.append(f"Without a signal: {min(ends):.2f} to {max(ends):.2f} in {len(ends)} searches on noise, "
                      f"{sum(e >= drift for e in ends)} of them as far as this one.")
-        if search.settings.get('memory'): lines.append("(v was remembered: dice thrown anew each step stray less than its errors.)")
+        if search.settings.get('memory'):
+            lines.append("(v was remembered: dice thrown anew each step stray less than its errors.)")
     else: lines.append(f"Without a signal: not computed for the estimator {search.settings.get('estimator')!r}.")
     if control: lines.append(f"With nothing planted: {control.found.drift():.2f} (same seed).")
     elif search.settings.get('plant'): lines.append("With nothing planted: no complete record with the same settings.")
     return lines
 
 # %% ../../nbs/report/40_card.ipynb #7a9a0ccb
+ALSO = ('share', 'common', 'tied', 'memory', 'pull', 'probe_mode')
+
 def small_print(search:Search)->list[str]:
     "Settings, cost, data, machine and seeds, in lines."
     s, r = search.settings, search.record
@@ -247,7 +250,7 @@ def small_print(search:Search)->list[str]:
     return [f"Cost: {c.get('wall_s', float('nan')):.0f} s; {counted}; {c.get('peak_memory_mib', 0):.0f} MiB",
             f"Search: K = {K} sub-policies of {N}; {s['warmup_steps']} + {s['steps']} steps; {s.get('estimator')}, "
             f"M = {s['candidates']}, policy rate {s['policy_lr']}",
-            'Also: ' + ', '.join(f"{k} {s[k]}" for k in ('share', 'common', 'tied', 'memory', 'pull', 'probe_mode') if k in s),
+            'Also: ' + ', '.join(f"{k} {s[k]}" for k in ALSO if k in s),
             f"People: {r['data']['train']['name']}, {r['data']['train']['people']}; judges "
             f"{('shifted: ' + s['plant']) if s.get('plant') else 'as they are'}",
             f"Machine: {e['device']}, {e['threads']} thread{'s'*(e['threads'] != 1)}, torch {e['torch']}",

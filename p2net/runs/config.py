@@ -141,8 +141,8 @@ class EvaluationConfig(Strict):
 
 # %% ../../nbs/runs/10_config.ipynb #182f5ba4
 # section -> field -> what runs without the field did
-LATER = {'network': {'trunk': 64, 'architecture': 'p2net'}, 'search': {'share': 1., 'common': 'kept', 'tied': False, 'memory': 0., 'pull': 0.,
-                    'images': None},
+LATER = {'network': {'trunk': 64, 'architecture': 'p2net'},
+         'search': {'share': 1., 'common': 'kept', 'tied': False, 'memory': 0., 'pull': 0., 'images': None},
          'training': {'start': None}, 'evaluation': {'boxes': None, 'others': None, 'shifts': []}}
 
 def settled(settings:dict)->dict: # a copy

@@ -130,7 +130,9 @@ class Way(NamedTuple):
     @property
     def K(self)->int: return dict(singles=15, pairs=105)[self.sub_policies]
     @property
-    def space(self)->str: return dict(singles='single operations', pairs='pairs')[self.sub_policies] + (f', {self.words}' if self.words else '')
+    def space(self)->str:
+        "What is searched, in words."
+        return dict(singles='single operations', pairs='pairs')[self.sub_policies] + (f', {self.words}' if self.words else '')
 
 _tied = dict(tied=True)
 WAYS = {'': Way('singles'),
@@ -148,10 +150,11 @@ WAYS = {'': Way('singles'),
 # %% ../../nbs/runs/70_experiments.ipynb #05205cf4
 def _planted(end, way):
     "The searches of one way: a plant each, and the control."
-    search = dict(sub_policies=way.sub_policies, steps=dict(singles=100, pairs=150)[way.sub_policies], common='removed', share=1.)
+    search = dict(sub_policies=way.sub_policies, steps=dict(singles=100, pairs=150)[way.sub_policies], common='removed',
+                  share=1.)
     for name, what in (_plants | ({'tilted': 'turned by up to 20°'} if end == '' else {})).items():
-        yield Experiment(f'planted-{name}{end}', f'a search of {way.space}, judged by people {what}', 'search', 'planted shifts',
-                         dict(search=search | dict(plant=None if name == 'none' else name) | way.changes))
+        yield Experiment(f'planted-{name}{end}', f'a search of {way.space}, judged by people {what}', 'search',
+                         'planted shifts', dict(search=search | dict(plant=None if name == 'none' else name) | way.changes))
 
 PLANTED = tuple(e for end, way in WAYS.items() for e in _planted(end, way))
 BOUGHT = tuple(
