@@ -15,9 +15,12 @@ from p2net.people.skeleton import SKELETONS
 SMALL = RenderConfig(train=5, val=2, side=96, supersampling=.5, smallest=20)
 ROOT = Path(__file__).resolve().parents[1]
 
-def run_python(code:str, **more):
+AVX2 = dict(ATEN_CPU_CAPABILITY='avx2', MKL_ENABLE_INSTRUCTIONS='AVX2', OPENBLAS_CORETYPE='Haswell',
+            NPY_DISABLE_CPU_FEATURES='AVX512F AVX512CD AVX512_SKX', PYTHONWARNINGS='ignore') # as on a processor without AVX-512
+
+def run_python(code:str, environment={}, **more):
     "A process of its own, started like a worker: one thread, this repository on the path."
-    env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]))
+    env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), **environment)
     return subprocess.Popen([sys.executable, '-c', code], env=env, text=True, stdout=subprocess.PIPE, **more)
 
 def contents(folder)->dict: # relative path -> hash
@@ -50,12 +53,13 @@ def resumed(tmp_path_factory):
 
 # --- the same bytes, whoever renders
 
-def test_a_frame_is_the_same_in_another_process():
-    "Whatever number of threads the processes have: one, as workers do, and as many as this one took."
+@pytest.mark.parametrize('environment', [{}, AVX2], ids=['one thread', 'one thread, AVX2'])
+def test_a_frame_is_the_same_in_another_process(environment):
+    "Whatever number of threads the processes have, one, as workers do, or as many as this one took, and whatever their processor's vectors."
     code = ("import hashlib, json; from p2net.people.rendering import *; "
             f"photo, quality, found = render_frame(RenderConfig(**{asdict(SMALL)!r}), 'val', 3); "
             "print(hashlib.sha256(photo.tobytes()).hexdigest(), quality, json.dumps(found))")
-    p = run_python(code)
+    p = run_python(code, environment)
     photo, quality, found = render_frame(SMALL, 'val', 3)
     there = p.communicate(timeout=300)[0].strip()
     assert p.returncode == 0 and there == f'{hashlib.sha256(photo.tobytes()).hexdigest()} {quality} {json.dumps(found)}'

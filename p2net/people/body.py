@@ -58,7 +58,8 @@ def thin(vertices, # (V, 3) metres
          cell, # (V,) edge of the cube around each vertex, metres
          group, # (V,) vertices of different groups are never merged
         )->tuple: # kept (V',) indices of vertices, faces (F', 3) of the kept ones
-    "Merge the vertices of a small cube into the one nearest to their middle."
+    "Merge the vertices of a small cube into the one nearest to their middle; what is below a micrometre decides nothing."
+    vertices = np.round(vertices, 6)
     key = np.c_[np.floor(vertices/cell[:,None]), np.round(cell*1e4), group].astype(int)
     cluster = np.unique(key, axis=0, return_inverse=True)[1].ravel()
     size = np.bincount(cluster)
@@ -136,10 +137,9 @@ def _thin_skin(self, vertices, skin, cell, fine):
     inner = self._inside_head(vertices, faces, main)
     self.kept, faces = thin(vertices, faces, np.where(small, fine, cell), finger + 1000*inner)
     self.faces = faces[~inner[self.kept][faces].all(1)] # mouth and nose are never seen from inside
-    self.template, self.skin = vertices[self.kept], skin[self.kept].astype(np.float32)
-    blend = self.model.blendshapes.numpy()[:,self.kept]
-    self._rest = self.model.template_vertices.numpy()[self.kept].astype(np.float32)
-    self._blend = blend.reshape(len(blend), -1).astype(np.float32)
+    self.template, self.skin = vertices[self.kept], skin[self.kept]
+    self._rest, blend = self.model.template_vertices.numpy()[self.kept], self.model.blendshapes.numpy()[:,self.kept]
+    self._blend = blend.reshape(len(blend), -1)
 Body._thin_skin = _thin_skin
 
 def _inside_head(self, vertices, faces, main):
@@ -204,7 +204,7 @@ def shape(self, phenotype:dict, # of PHENOTYPE, each in [0, 1]
         if name not in PHENOTYPE: raise ValueError(f"phenotype: unknown {name!r}; known: {', '.join(PHENOTYPE)}")
         if not 0 <= value <= 1: raise ValueError(f"phenotype: {name} must be in [0, 1], got {value}")
     c = self.coefficients(phenotype)
-    vertices = self._rest + (c.astype(np.float32)@self._blend).reshape(-1, 3)
+    vertices = (self._rest + (c@self._blend).reshape(-1, 3)).astype(np.float32)
     moments = self._moments.copy()
     moments[:,:3] += (c@self._moment_blend).reshape(-1, 3)
     bones = self.model.get_rest_model(torch.from_numpy(c)[None])['rest_bone_poses']
@@ -261,8 +261,8 @@ def skin_vertices(self, T, # (bones, 4, 4) rest to world
                   rest, # (V, 3)
                  )->np.ndarray: # (V, 3)
     "Linear blend skinning: every vertex follows its bones, weighted."
-    blend = (self.skin@T[:,:3].reshape(len(T), 12).astype(np.float32)).reshape(-1, 3, 4)
-    return np.einsum('vij,vj->vi', blend[:,:,:3], rest) + blend[:,:,3]
+    blend = (self.skin@T[:,:3].reshape(len(T), 12)).reshape(-1, 3, 4)
+    return (np.einsum('vij,vj->vi', blend[:,:,:3], rest) + blend[:,:,3]).astype(np.float32)
 Body.skin_vertices = skin_vertices
 
 def pose(self, shape:Shape, pose:dict, # angle name -> degrees

@@ -28,7 +28,7 @@ from .skeleton import SKELETONS
 from .surfaces import Part, box, cylinder
 
 # %% ../../nbs/people/40_rendering.ipynb #5e0eabd4
-CODE_VERSION = 4 # part of the fingerprint: raise it when a pixel or an annotation changes
+CODE_VERSION = 5 # part of the fingerprint: raise it when a pixel or an annotation changes
 SPLITS = ('train','val')
 
 @dataclass(frozen=True)
