@@ -1,5 +1,5 @@
 "What tests share: every notebook, run once."
-import os, subprocess, sys
+import subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Semaphore
@@ -7,6 +7,9 @@ from threading import Semaphore
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT/'tests'))
+from forked import forked, start
+from notebooks import complaint
 
 
 def untracked():
@@ -19,17 +22,15 @@ def untracked():
 class Fresh:
     "A fresh run of each of these notebooks: one at a time while other tests run, two from when the first outcome is asked for."
     def __init__(self, paths):
-        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}            # now: tests that run meanwhile change theirs
         self.cores, self.asked = Semaphore(1), False
         def check(path):
-            with self.cores:
-                done = subprocess.run([sys.executable, ROOT/'tests/notebooks.py', 'check', path], capture_output=True, text=True, env=environment)
-            return done.returncode, done.stdout + done.stderr
+            with self.cores: return forked(complaint, path)
+        start()
         self.before, self.pool = untracked(), ThreadPoolExecutor(2)
         self.runs = {path: self.pool.submit(check, path) for path in paths}
 
-    def said(self, path):
-        "Its return code and what it said."
+    def complaint(self, path):
+        "What there is against it, '' where nothing."
         if not self.asked: self.cores.release()
         self.asked = True
         return self.runs[path].result()

@@ -146,6 +146,13 @@ def check(path):
             if c.cell_type == 'code' and not same_text(text_of(c), text_of(d))]
 
 
+def complaint(path):
+    "What `check` has against `path`, or the cell that failed; '' where nothing."
+    try: cells = check(path)
+    except SystemExit as failed: return str(failed)
+    return '\n'.join(f"{path.relative_to(ROOT)}: cell {c} prints something else than what is stored" for c in cells)
+
+
 def readme():
     "README.md from nbs/index.ipynb: prose as it is, code fenced, printed text and tables below; links leave nbs/."
     from execnb.nbio import read_nb
@@ -173,10 +180,7 @@ def main():
     parser.add_argument('notebook', nargs='*')
     args = parser.parse_args()
     if args.command == 'readme': return (ROOT/'README.md').write_text(readme(), encoding='utf-8')
-    bad = []
-    for path in notebooks(args.notebook):
-        if args.command == 'run': run(path)
-        else: bad += [f"{path.relative_to(ROOT)}: cell {c} prints something else than what is stored" for c in check(path)]
+    bad = [said for path in notebooks(args.notebook) if (said := run(path) if args.command == 'run' else complaint(path))]
     if bad: sys.exit('\n'.join(bad))
 
 

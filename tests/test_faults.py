@@ -3,13 +3,16 @@
 A fault is a change of the exported cell; the whole notebook is then run as nbdev_test runs it, in a process of its own.
 A fault counts as caught only when a test fails (an assertion, or gradcheck's error): code that doesn't run proves nothing.
 """
-import json, os, subprocess, sys
+import json, os, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT/'tests'))
+from forked import forked
+from notebooks import skipped
 
 FAULTS = {  # what it is -> notebook, the line as it is, the line with the fault
     'Eq. 1: the least likely path': ('da2/10_relaxation', 'pi.argmax(-1), pi.shape[-1]', 'pi.argmin(-1), pi.shape[-1]'),
@@ -52,23 +55,22 @@ FAULTS = {  # what it is -> notebook, the line as it is, the line with the fault
     'AP of a draw: precision as it comes': ('evaluation/70_bootstrap', 'np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]', 'precision'),
     'ladder: the mirror not turned back': ('evaluation/80_ladder', '(straight + unmirror(mirrored, flip_perm))/2', '(straight + mirrored)/2'),
 }
-RUN = """
-import sys
-sys.path[:0] = [sys.argv[1], sys.argv[2]]
-from pathlib import Path
-from execnb.nbio import read_nb
-from execnb.shell import CaptureShell
-from nbdev.process import extract_directives
-from notebooks import skipped
-path = Path(sys.argv[3])
-nb, shell = read_nb(path), CaptureShell(path, mpl_format='png')
-for cell in nb.cells:
-    if cell.cell_type == 'code': cell.directives_ = extract_directives(cell, remove=False)
-    if skipped(cell): continue
-    shell.cell(cell)
-    if shell.exc: print('FAILED', type(shell.exc).__name__, str(shell.exc).splitlines()[0] if str(shell.exc) else ''); break
-else: print('PASSED')
-"""
+
+
+def outcome(path):
+    "Which error ends the notebook, and its first line; 'PASSED' where none does."
+    from execnb.nbio import read_nb
+    from execnb.shell import CaptureShell
+    from nbdev.process import extract_directives
+    os.chdir(path.parent)
+    sys.path.insert(0, str(ROOT))
+    nb, shell = read_nb(path), CaptureShell(path, mpl_format='png')
+    for cell in nb.cells:
+        if cell.cell_type == 'code': cell.directives_ = extract_directives(cell, remove=False)
+        if skipped(cell): continue
+        shell.cell(cell)
+        if shell.exc: return f'{type(shell.exc).__name__} {str(shell.exc)[:500]}'
+    return 'PASSED'
 
 
 def planted(name, folder):
@@ -87,14 +89,11 @@ def planted(name, folder):
 def outcomes(tmp_path_factory):
     "Every faulty notebook run, two at a time."
     folder = tmp_path_factory.mktemp('faults')
-    def run(name):
-        done = subprocess.run([sys.executable, '-c', RUN, ROOT, ROOT/'tests', planted(name, folder)], capture_output=True, text=True, cwd=folder,
-                              env={**os.environ, 'OMP_NUM_THREADS': '1', 'TQDM_DISABLE': '1'})
-        return done.stdout.strip().splitlines()[-1:] or [done.stderr[-500:]]
+    def run(name): return forked(outcome, planted(name, folder))
     with ThreadPoolExecutor(2) as pool: yield {name: pool.submit(run, name) for name in FAULTS}
 
 
 @pytest.mark.parametrize('name', FAULTS)
 def test_the_notebook_catches(name, outcomes):
-    said = outcomes[name].result()[0]
-    assert said.startswith(('FAILED AssertionError', 'FAILED GradcheckError')), f"{name}: {said}"
+    said = outcomes[name].result()
+    assert said.startswith(('AssertionError', 'GradcheckError')), f"{name}: {said}"

@@ -46,7 +46,7 @@ def shares(people:pd.DataFrame, # of `read_people`
 
 def outcomes(people:pd.DataFrame)->np.ndarray: # (n, 10) 1 right, 0 wrong, -1 not counted
     "The letters of `matches` as numbers."
-    letters = np.array([list(row) for row in people.matches])
+    letters = np.array(people.matches.tolist(), 'U').view('U1').reshape(len(people), -1)
     return np.select([letters == 'y', letters == 'n'], [1, 0], -1)
 
 # %% ../../nbs/evaluation/70_bootstrap.ipynb #3dacf8f1
@@ -70,14 +70,14 @@ def weighted_ap(score:np.ndarray, # (n,)
                )->np.ndarray: # (R, T)
     "COCO's AP at each threshold, for people who count several times or not at all."
     order = np.argsort(-score, kind='stable')
-    w, outcome, total = weight[:, order, None], outcome[order], weight @ counts
-    right, wrong = (np.cumsum(w*(outcome == k), 1) for k in (1, 0))
-    precision = right/(right + wrong + np.spacing(1))
-    best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-    best = np.concatenate([best, np.zeros_like(best[:, :1])], 1)                   # recalls that are never reached
-    recall, out = right/total[:, None, None], np.empty((len(w), outcome.shape[1]))
-    for r, t in np.ndindex(*out.shape): out[r, t] = best[r, np.searchsorted(recall[r, :, t], RECALLS), t].mean()
-    return out
+    w, total = weight[:, order], (weight @ counts)[:, None]
+    def ap(outcome): # (n,)
+        right, counted = np.cumsum(w*(outcome == 1), 1), np.cumsum(w*(outcome >= 0), 1)
+        precision = right/(counted + np.spacing(1))
+        best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+        reached = RECALLS.searchsorted(right/total, 'right')                       # how many recalls, with so many people
+        return (np.diff(reached, prepend=0)*best).sum(1)/len(RECALLS)
+    return np.stack([ap(column) for column in outcome[order].T], 1)
 
 # %% ../../nbs/evaluation/70_bootstrap.ipynb #ab85c9f4
 AP_THRESHOLDS = {'AP': slice(None), 'AP50': slice(0, 1), 'AP75': slice(5, 6)}
