@@ -587,11 +587,12 @@ def bench_record(config:Config, deploy:dict, differ:dict, search:dict, memory:di
 def bench(records:str|Path='paper_results/runs', # folder of all records
           repeats:int=9, # of everything; the training loop gets fewer
           say:Callable=print, # what to do with a line about what is going on
+          seed:int=0, # of the people; the record's folder is called so: on another machine, another
          )->tuple[dict,Path]: # the record, its file
     "Measure everything and write the record."
-    start, config, before = time.perf_counter(), make_config('tiny', experiment='bench'), torch.get_num_threads()
+    start, config, before = time.perf_counter(), make_config('tiny', experiment='bench', seed=seed), torch.get_num_threads()
     torch.set_num_threads(cores())
-    scene = make_scene()
+    scene = make_scene(seed=seed)
     try:
         with forked(scene) as pool, TemporaryDirectory() as work:
             say(f'deployed policy and its peers, {cores()} cores')

@@ -114,7 +114,7 @@ def everything(args)->None:
 def speeds(args)->None:
     "Measure every speed in one run, as ratios, and write its record."
     from p2net.bench import bench
-    record, path = bench(args.records, args.repeats, say=lambda text: None if args.quiet else print(text, flush=True))
+    record, path = bench(args.records, args.repeats, say=lambda text: None if args.quiet else print(text, flush=True), seed=args.seed)
     for name, values in record['repeats'].items():
         if '/' not in name: print(f"  {name} {record['metrics'][name]:.2f} ({min(values):.2f} to {max(values):.2f})")
     for line in record['left_out']: print(f"  left out: {line}; pip install -e .[bench]")
@@ -180,8 +180,9 @@ def add_reports(add:Callable)->None: # add(name, function) -> parser of that sub
     p.add_argument('file', help='.png or .pdf')
     p = add('bench', speeds)
     p.add_argument('--records', default='paper_results/runs',
-                   help='folder of all records; the bench goes to tiny/bench/0 below it')
+                   help='folder of all records; the bench goes to tiny/bench/SEED below it')
     p.add_argument('--repeats', type=int, default=9, help='turns of every contender')
+    p.add_argument('--seed', type=int, default=0, help='of the people; another machine gets another')
     p = add('reproduce', everything); common(p); kept(p)
     p.add_argument('--experiments', nargs='+', default=['main'], help='names, or the groups main and all')
     p.add_argument('--jobs', type=int, help='runs side by side; left out: two on a processor, one on a GPU, '
