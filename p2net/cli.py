@@ -114,7 +114,8 @@ def everything(args)->None:
 def speeds(args)->None:
     "Measure every speed in one run, as ratios, and write its record."
     from p2net.bench import bench
-    record, path = bench(args.records, args.repeats, say=lambda text: None if args.quiet else print(text, flush=True), seed=args.seed)
+    say = (lambda text: None) if args.quiet else lambda text: print(text, flush=True)
+    record, path = bench(args.records, args.repeats, say, args.seed)
     for name, values in record['repeats'].items():
         if '/' not in name: print(f"  {name} {record['metrics'][name]:.2f} ({min(values):.2f} to {max(values):.2f})")
     for line in record['left_out']: print(f"  left out: {line}; pip install -e .[bench]")
@@ -137,7 +138,7 @@ EXAMPLES = {
                "walk.mp4 "
                "--weights runs/work/tiny/p2net/0/model.safetensors",
     'doctor': "p2net doctor my-people\n  p2net doctor ../coco --most 500",
-    'bench': "p2net bench\n  p2net bench --records runs/records --repeats 5",
+    'bench': "p2net bench\n  p2net bench --seed 1\n  p2net bench --records runs/records --repeats 5",
     'reproduce': "p2net reproduce\n  p2net reproduce --experiments all --seeds 0 1 2\n"
                  "  p2net reproduce --data ../lspet\n  p2net reproduce --scale small --cluster slurm "
                  "--cluster-set slurm_partition=gpu --cluster-set gpus_per_node=1",

@@ -47,6 +47,7 @@ FAULTS = {  # what it is -> notebook, the line as it is, the line with the fault
     'attention: tanh for sigmoid': ('network/30_refinement', 'self.control else mean).sigmoid()', 'self.control else mean).tanh()'),
     'attention: maximum for mean': ('network/30_refinement', 'mean = x.mean((2,3), keepdim=True)', 'mean = x.amax((2,3), keepdim=True)'),
     'L2*: the easiest joints': ('network/50_losses', 'ranking.topk(k, dim=1)', 'ranking.topk(k, dim=1, largest=False)'),
+    'skin: the sixteenth digit decides': ('people/30_body', '    vertices = np.round(vertices, 6)\n', ''),
     'heatmaps: x and y exchanged': ('people/80_heatmaps', '(column*shown)[..., :, None]*row[..., None, :]', '((column*shown)[..., :, None]*row[..., None, :]).transpose(-1, -2).reshape(*joints.shape[:2], h, w)'),
     'OKS-NMS: the less sure one stays': ('evaluation/50_nms', "np.argsort(-np.asarray(scores), kind='stable')", "np.argsort(np.asarray(scores), kind='stable')"),
     'MPII file: pixels from zero': ('evaluation/55_mpii_server', 'enumerate(joints + 1)]', 'enumerate(joints)]'),
