@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['JOINTS', 'LIMITS', 'SIDED', 'AXES', 'PHENOTYPE', 'SPINE', 'NECK', 'FROM_FRONT', 'clip_pose', 'rotation', 'unit',
-           'thin', 'Shape', 'Posed', 'anny_is_cold', 'load_anny', 'Body', 'coefficients', 'shape', 'bone_rotations',
-           'skin_vertices', 'pose', 'get_body', 'sketch', 'limit_picture']
+           'thin', 'Shape', 'Posed', 'anny_is_cold', 'Body', 'coefficients', 'shape', 'bone_rotations', 'skin_vertices',
+           'pose', 'get_body', 'sketch', 'limit_picture']
 
 # %% ../../nbs/people/30_body.ipynb #5ec61c0c
 import math
@@ -98,23 +98,14 @@ def anny_is_cold()->bool:
     from anny.paths import get_anny_cache_path
     return not any(Path(get_anny_cache_path()).glob('*/build_compact_*.safetensors'))
 
-def load_anny():
-    "Anny; where it is cold it is built on two threads, whatever this process has."
-    import torch, anny
-    threads = torch.get_num_threads()
-    # its SVD rounds by the number of threads, and people are drawn from what it gives
-    if anny_is_cold(): torch.set_num_threads(2)
-    try: return anny.Anny(skinning_method='lbs')
-    finally: torch.set_num_threads(threads)
-
 class Body:
     "Anny with a thinner skin, named angles, and joints without the full skin."
     def __init__(self,
                  cell:float=.020, # m, merging cube of the body
                  fine:float=.012, # m, of head, hands and toes
                 ):
-        import torch
-        self.model = m = load_anny()
+        import torch, anny
+        self.model = m = anny.Anny(skinning_method='lbs')
         self.labels = list(m.bone_labels)
         average = m(phenotype_kwargs={'gender': torch.tensor([.5], dtype=m.dtype)})
         self.heads = average['bone_poses'][0,:,:3,3].numpy() # (bones, 3) where the average body's bones begin
