@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from .da2.controls import Control, FrozenPolicy, IdentityPolicy, directions
 from .da2.deploy import Deployed, resting_cv2, workers, write_heatmaps
-from .da2.operations import IMAGENET_MEAN, IMAGENET_STD, OPERATIONS, augment
+from .da2.operations import (IMAGENET_MEAN, IMAGENET_STD, OPERATIONS, Draws, Operation, augment, colour_values, cutout,
+                                  invert_affine, spans_of, step_matrices, total_matrix)
 from .network.backbone import ResNetPyramid
 from .network.losses import pose_loss
 from .people.pack import Canvases, Pack
@@ -37,9 +38,9 @@ __all__ = ['SIZE', 'SIDE', 'BATCH', 'JOINTS', 'SIGMA', 'TURN', 'LIGHT', 'REACH',
            'in_turn', 'ratios', 'spread', 'cores', 'shared', 'Scene', 'make_scene', 'TurnAndLight', 'finish', 'floor',
            'deployed', 'albumentations', 'albumentations_functions', 'torchvision_v2', 'centre', 'kornia_crops',
            'kornia', 'installed', 'in_process', 'alone', 'way', 'forked', 'deploy_speeds', 'times', 'differentiable',
-           'bare_sampler', 'make_pack', 'PlainStep', 'searcher_of', 'held', 'peak_bytes', 'step_memory',
-           'search_speeds', 'loop_of', 'loop_speeds', 'Measured', 'training_config', 'TrunkPass', 'synchronised',
-           'cuda_peak', 'training_speeds', 'fastest', 'compared', 'bench_record', 'bench']
+           'bare_sampler', 'kornia_drawn', 'drawn_policy', 'make_pack', 'PlainStep', 'searcher_of', 'held',
+           'peak_bytes', 'step_memory', 'search_speeds', 'loop_of', 'loop_speeds', 'Measured', 'training_config',
+           'TrunkPass', 'synchronised', 'cuda_peak', 'training_speeds', 'fastest', 'compared', 'bench_record', 'bench']
 
 # %% ../nbs/85_bench.ipynb #8a933d4b
 def in_turn(tasks:dict[str,Callable], # name -> what to time
@@ -365,6 +366,59 @@ def bare_sampler(x:Tensor, # (n, 3, *REACH)
         return zip(*done)
     return task
 
+# %% ../nbs/85_bench.ipynb #e45699ab
+def kornia_drawn(planes:Tensor, # (n, 3, SIDE, SIDE) uint8
+                 total:Tensor, # (n, 2, 3) canvas px -> input px
+                 draws:Draws, values:Tensor, # (n, N) from `colour_values`
+                 operations:tuple[Operation,...],
+                )->Tensor: # (n, 3, H, W) in [0, 1]
+    "Draws carried out with kornia; black where the canvas ends."
+    K = importlib.import_module('kornia')
+    does = dict(auto_contrast=lambda x, v: K.enhance.normalize_min_max(x), invert=lambda x, v: K.enhance.invert(x),
+                equalize=lambda x, v: K.enhance.equalize(x),
+                solarize=lambda x, v: K.enhance.solarize(x, (255.5 - v)/255),
+                posterize=lambda x, v: K.enhance.posterize(x, (8 - v).floor().int()),
+                contrast=lambda x, v: K.enhance.adjust_contrast_with_mean_subtraction(x, 1 + v),
+                color=lambda x, v: K.enhance.adjust_saturation_with_gray_subtraction(x, 1 + v),
+                brightness=lambda x, v: K.enhance.adjust_brightness_accumulative(x, 1 + v),
+                sharpness=lambda x, v: K.enhance.sharpness(x, 1 + v))
+    ends = torch.tensor(spans_of(invert_affine(total.detach()).float(), SIZE, planes.shape[2:])).T
+    (left, top), (right, bottom) = ends[:2].amin(1).tolist(), ends[2:].amax(1).tolist() # what anybody's crop can see
+    shift = (total[..., :2]*total.new_tensor([left, top])).sum(-1)
+    matrix = torch.cat([total[..., :2], (total[..., 2] + shift)[..., None]], -1)
+    x = K.geometry.transform.warp_affine(planes[..., top:bottom, left:right].float()/255, matrix.float(), SIZE)
+    for kind in ('colour', 'erase'):
+        for i in range(draws.op.shape[1]):
+            for index, o in enumerate(operations):
+                rows = (draws.on[:, i] & (draws.op[:, i] == index)).nonzero().flatten()
+                if o.kind != kind or not len(rows): continue
+                y = (cutout(x[rows], draws.m[rows, i], draws.u[rows, i], operation=o) if kind == 'erase'
+                     else does[o.name](x[rows], values[rows, i]))
+                x = x.index_copy(0, rows, y)
+    return x
+
+
+def drawn_policy(scene:Scene)->dict[str,Callable]: # name -> () -> pictures (list of portions)
+    "The crop alone and the start policy of a search; that there, and there and back, ours and kornia's."
+    n, gen, policy = len(scene.canvases), torch.Generator().manual_seed(0), FrozenPolicy()
+    planes, matrix = torch.from_numpy(scene.canvases).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(scene.matrix)
+    whole, slope, operations = policy.sample(n, gen), torch.rand(n, 3, *SIZE, generator=gen), policy.operations
+    def ours(rows, draws): return augment(planes[rows], matrix[rows], None, None, draws, operations, SIZE)[0]
+    def kornias(rows, draws):
+        total = total_matrix(matrix[rows], step_matrices(draws, operations, SIZE))
+        return kornia_drawn(planes[rows], total, draws, colour_values(draws, operations), operations)
+    def task(see, few, back, draws=whole):
+        done = []
+        for rows in (slice(at, at + few) for at in range(0, n, few)):
+            part = Draws(*(t[rows] for t in draws))
+            done.append(see(rows, part._replace(m=part.m.clone().requires_grad_(back))))
+            if back and done[-1].requires_grad: done[-1].backward(slope[rows])
+        return [x.detach() for x in done]
+    theirs = {f'drawn, there and back, kornia, {how}': partial(task, kornias, few, True)
+              for how, few in (dict(whole=n, portions=PORTION) if installed('kornia') else {}).items()}
+    return {'crop': partial(task, ours, n, False, whole._replace(on=torch.zeros_like(whole.on))),
+            'drawn': partial(task, ours, n, False), 'drawn, there and back': partial(task, ours, n, True), **theirs}
+
 # %% ../nbs/85_bench.ipynb #e835ede3
 def make_pack(config:Config, n:int=256)->Pack:
     "People of clouds for the networks of `tiny`."
@@ -547,6 +601,10 @@ def compared(deploy:dict, differ:dict, search:dict, memory:dict, loop:dict,
     theirs = [v for name, v in differ.items() if name.startswith('kornia')]
     if 'bare sampler' in differ: out['differentiable_vs_sampler'] = ratios(differ['bare sampler'], differ['ours'])
     if theirs: out['differentiable_vs_kornia'] = ratios(min(theirs, key=np.median), differ['ours'])
+    for name, metric in (('drawn', 'drawn_vs_crop'), ('drawn, there and back', 'drawn_there_and_back_vs_crop')):
+        if name in differ: out[metric] = ratios(differ[name], differ['crop'])
+    theirs = [v for name, v in differ.items() if name.startswith('drawn, there and back, kornia')]
+    if theirs: out['drawn_vs_kornia'] = ratios(min(theirs, key=np.median), differ['drawn, there and back'])
     for name, label in (('paired', ''), ('paired, half', '_half'), ('straight-through', '_straight_through')):
         out[f'search_step{label}_vs_plain'] = ratios(search[name], search['plain'])
         out[f'search_memory{label}_vs_plain'] = [memory[name]/memory['plain']]
@@ -598,7 +656,7 @@ def bench(records:str|Path='paper_results/runs', # folder of all records
             say(f'deployed policy and its peers, {cores()} cores')
             deploy = deploy_speeds(scene, pool, repeats)
             say('differentiable path')
-            differ = in_turn(differentiable(scene), repeats)
+            differ = in_turn(differentiable(scene) | drawn_policy(scene), repeats)
             say('a step of the search')
             search, memory = search_speeds(work, repeats)
             say('the training loop')
