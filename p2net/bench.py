@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from .da2.controls import Control, FrozenPolicy, IdentityPolicy, directions
 from .da2.deploy import Deployed, resting_cv2, workers, write_heatmaps
-from .da2.operations import (IMAGENET_MEAN, IMAGENET_STD, OPERATIONS, Draws, Operation, augment, colour_values, cutout,
-                                  invert_affine, spans_of, step_matrices, total_matrix)
+from .da2.operations import (IMAGENET_MEAN, IMAGENET_STD, OPERATIONS, Draws, Operation, augment, colour_values,
+                                  cutout, invert_affine, spans_of, step_matrices, total_matrix)
 from .network.backbone import ResNetPyramid
 from .network.losses import pose_loss
 from .people.pack import Canvases, Pack

@@ -228,9 +228,10 @@ def spans_of(back:Tensor, # (n, 2, 3) target px -> image px
 
 # %% ../../nbs/da2/20_operations.ipynb #2339dc9b
 def _looks(image, back, size, fill):
-    """A portion after the other: who, for the sampler their images less the fill (for whom the border is in sight) and the
-    grid, and that fill. Nobody's pixels depend on who else is in the portion."""
-    (h, w), spans, (columns, rows) = image.shape[2:], spans_of(back, size, image.shape[2:]), lines_of(back, size, image.shape[2:])
+    """One portion after another: who; for the sampler their images, less the fill where the border is in sight, and
+    the grid; that fill. Nobody's pixels depend on who else is in the portion."""
+    h, w = image.shape[2:]
+    spans, (columns, rows) = spans_of(back, size, (h, w)), lines_of(back, size, (h, w))
     edge = [x0 <= 0 or y0 <= 0 or x1 >= w or y1 >= h for x0, y0, x1, y1 in spans]
     below = fill*fill.new_tensor(edge)[:, None, None, None] # (n, C, 1, 1)
     for r in portions(image):
@@ -522,7 +523,7 @@ class Lights:
             yield x[row][:, *self.holes[i, r.start + row]]
 
     def start(self, r:slice, before:list[Tensor|None], out:Tensor)->Tensor: # (n, C, H, W) of the portion
-        "Where `see` wants to find the portion: in its result, unless everybody's first picture has to be remembered anyway."
+        "Where `see` wants the portion: in its result, unless everybody's first picture is remembered anyway."
         i, operation, rows = next(self.groups(r), (0, None, None))
         everybody = isinstance(rows, slice) and rows == slice(0, r.stop - r.start) and operation.kind == 'colour'
         return before[i][r] if everybody and self._kept(i, operation, before) else out
@@ -679,7 +680,8 @@ def _unfolded(x, draws, operations, steps, size, fill):
     for i, step in enumerate(steps):
         rows = (draws.on[:, i] & moves[draws.op[:, i]]).nonzero().flatten()
         if len(rows): x = x.index_copy(0, rows.to(x.device), warp(x[rows.to(x.device)], step[rows], size, fill))
-        if lights := lights_of(draws, operations, [(i, ('colour', 'erase'))], fill, size): x = _Lit.apply(x, values, lights)
+        lights = lights_of(draws, operations, [(i, ('colour', 'erase'))], fill, size)
+        if lights: x = _Lit.apply(x, values, lights)
     return x
 
 # %% ../../nbs/da2/20_operations.ipynb #daa68ef3
@@ -725,7 +727,8 @@ def augment(canvas:Tensor, # (n, 3, Hc, Wc) uint8, or floating point in [0, 1]
     total = total_matrix(matrix, steps)
     if fold:
         kinds = [(i, (kind,)) for kind in ('colour', 'erase') for i in range(len(steps))]
-        x = warp(canvas, total, size, fill, colour_values(draws, operations), lights_of(draws, operations, kinds, fill, size))
+        lights = lights_of(draws, operations, kinds, fill, size)
+        x = warp(canvas, total, size, fill, colour_values(draws, operations), lights)
     else: x = _unfolded(warp(canvas, matrix, size, fill), draws, operations, steps, size, fill)
     if joints is None: return x, None, None
     joints = joints if joints.is_floating_point() else joints.to(x.dtype)
