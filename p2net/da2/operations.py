@@ -520,7 +520,7 @@ class Lights:
     def _squares(self, x, r, i, rows):
         "Each of these people's square, and its place in x."
         for row in (range(rows.start, rows.stop) if isinstance(rows, slice) else rows.tolist()):
-            yield x[row][:, *self.holes[i, r.start + row]]
+            yield x[(row, slice(None), *self.holes[i, r.start + row])]
 
     def start(self, r:slice, before:list[Tensor|None], out:Tensor)->Tensor: # (n, C, H, W) of the portion
         "Where `see` wants the portion: in its result, unless everybody's first picture is remembered anyway."
@@ -649,8 +649,9 @@ def colour_values(draws:Draws,
     "What the colour operations work with."
     m = draws.m
     drawn = draws.on & torch.tensor([o.kind == 'colour' for o in operations], device=m.device)[draws.op]
-    out = (drawn & ~((m >= 0) & (m <= 1))).nonzero().tolist()
-    if out: operations[draws.op[*out[0]]].value(m[*out[0]], draws.sign[*out[0]]) # which says so
+    for at in (drawn & ~((m >= 0) & (m <= 1))).nonzero().tolist():
+        at = tuple(at)
+        operations[draws.op[at]].value(m[at], draws.sign[at]) # which says so
     high, signed = (torch.tensor(column, device=m.device)[draws.op] for column in
                     ([o.high for o in operations], [o.signed for o in operations]))
     return m*high.to(m)*torch.where(signed, draws.sign.to(m), 1)
