@@ -397,7 +397,7 @@ def kornia_drawn(planes:Tensor, # (n, 3, SIDE, SIDE) uint8
                 x = x.index_copy(0, rows, y)
     return x
 
-
+# %% ../nbs/85_bench.ipynb #55a283a4
 def drawn_policy(scene:Scene)->dict[str,Callable]: # name -> () -> pictures (list of portions)
     "The crop alone and the start policy of a search; that there, and there and back, ours and kornia's."
     n, gen, policy = len(scene.canvases), torch.Generator().manual_seed(0), FrozenPolicy()

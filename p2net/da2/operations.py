@@ -569,7 +569,7 @@ class Lights:
             if not isinstance(rows, slice): slope[rows] = part
         return slope
 
-
+# %% ../../nbs/da2/20_operations.ipynb #1bed2cba
 class _Lit(torch.autograd.Function):
     "x after `lights`."
     @staticmethod
