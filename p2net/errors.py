@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 # %% auto #0
-__all__ = ['ISSUES', 'InputError', 'read_text', 'read_json', 'read_yaml', 'explain']
+__all__ = ['ISSUES', 'InputError', 'read_text', 'read_json', 'read_yaml', 'Tally', 'explain']
 
 # %% ../nbs/05_errors.ipynb #eaed4fef
 class InputError(ValueError):
@@ -52,6 +52,29 @@ def read_yaml(path)->object:
     try: return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f'not readable as YAML: {error}', file=path) from None
+
+# %% ../nbs/05_errors.ipynb #894bc652
+class Tally(dict):
+    "Reasons, each with the number of times it was met and the first place: reason -> (count, first)."
+    def add(self, reason:str, # 'a box off the photograph'
+            where, # 'annotation 12'
+            count:int=1)->None:
+        "Count `reason` once more."
+        n, first = self.get(reason, (0, str(where)))
+        self[reason] = n + count, first
+
+    def counts(self)->dict[str, int]: # for a record
+        "How often each reason was met."
+        return {reason: count for reason, (count, _) in self.items()}
+
+    def lines(self)->list[str]: # for the console
+        "One line for each reason: how often, what, and where first."
+        return [f'{count} x {reason} (first: {first})' for reason, (count, first) in self.items()]
+
+    @property
+    def total(self)->int:
+        "All that was counted."
+        return sum(count for count, _ in self.values())
 
 # %% ../nbs/05_errors.ipynb #6267058b
 ISSUES = 'https://github.com/p2net/p2net/issues'
