@@ -4,37 +4,23 @@
 
 # %% ../../nbs/people/50_coco.ipynb #c5b31189
 from __future__ import annotations
-import hashlib, json
-from collections import Counter
+import hashlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import unquote
 import numpy as np
-from PIL import Image
-from .person import Person
+from ..errors import InputError, Tally, read_json
+from .annotations import (AREA_OF_BOX, Annotations, Row, check_boxes, clean_box, key_of, number,
+                                      read_annotations)
+from .person import People, Person
+from .photographs import photo_size
 from .skeleton import COCO17, SKELETONS, Skeleton, convert
 
 # %% auto #0
-__all__ = ['AREA_OF_BOX', 'read_json', 'read_annotations', 'clip_box', 'file_skeleton', 'read_joints', 'person_from', 'no_joints',
-           'why_not', 'image_of', 'read_coco', 'bystanders', 'load_detections', 'read_detections', 'load_coco',
+__all__ = ['clip_box', 'file_skeleton', 'read_joints', 'no_joints', 'person_from', 'spellings', 'find_photo', 'photo_of',
+           'size_in', 'why_not', 'as_folders', 'read_coco', 'one_photo_each', 'Detections', 'read_detections',
+           'check_detections', 'check_detection', 'only_people', 'image_ids', 'load_detections', 'load_coco',
            'file_hash', 'annotation_of', 'to_coco']
-
-# %% ../../nbs/people/50_coco.ipynb #405a8836
-def read_json(path)->object:
-    "What a JSON file holds, or one line that says what is wrong with it."
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"{path}: there is no such file")
-    try: return json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error: raise ValueError(f"{path}: not readable as JSON: {error}") from None
-
-def read_annotations(path)->dict: # 'images', 'annotations', 'categories'
-    "A COCO keypoint file, checked for its three lists."
-    data = read_json(path)
-    for key in ('images', 'annotations', 'categories'):
-        if not isinstance(data, dict) or not isinstance(data.get(key), list):
-            raise ValueError(f"{path}: this is not a COCO annotation file; it has no list {key!r}")
-    if data['annotations'] and not any('keypoints' in a for a in data['annotations']):
-        raise ValueError(f"{path}: no annotation has 'keypoints'; COCO's file of people is person_keypoints_*.json, "
-                         "not instances_*.json")
-    return data
 
 # %% ../../nbs/people/50_coco.ipynb #d710830a
 def clip_box(bbox, # (..., 4) x, y, w, h
@@ -47,150 +33,245 @@ def clip_box(bbox, # (..., 4) x, y, w, h
     return np.concatenate([low, high - low], -1)
 
 # %% ../../nbs/people/50_coco.ipynb #0a5ac79a
-def file_skeleton(data:dict, # as read
+def file_skeleton(annotations:Annotations,
                   skeleton:Skeleton, # wanted
-                  path, # for messages
                  )->Skeleton: # that the file's joints are in
-    "The skeleton of a file by the names in its categories."
-    names = next((tuple(c['keypoints']) for c in data['categories'] if c.get('keypoints')), ())
-    if names == skeleton.joints[:len(names)]: return skeleton
+    "The skeleton of a file by the names in its category; without names by the number of joints."
+    names = tuple('_'.join(n.lower().replace('-', ' ').split()) for n in annotations.joints)
+    if not names:
+        J = next((len(row['keypoints']) for row in annotations.rows if row['keypoints'] is not None), len(skeleton))
+        return SKELETONS['coco17'] if J == 17 and skeleton.joints[:17] == COCO17 else skeleton
+    if annotations.joints == skeleton.joints[:len(names)] or names == skeleton.joints[:len(names)]: return skeleton
     if names == COCO17: return SKELETONS['coco17']
-    odd = next((a for a, b in zip(names, skeleton.joints) if a != b), f"{len(names)} joints")
-    raise ValueError(f"{path}: its joints are not those of skeleton {skeleton.name!r} (first difference: {odd!r}); "
-                     "write a skeleton file with the names of categories[0].keypoints in their order")
+    odd = next((a for a, b in zip(annotations.joints, skeleton.joints) if a != b), f"{len(names)} joints")
+    raise InputError(f"its joints are not those of skeleton {skeleton.name!r} (first difference: {odd!r})",
+                     "write a skeleton.yaml with the names of categories[0].keypoints in their order", annotations.path)
 
-def read_joints(annotation:dict, # one row of `annotations`
+def read_joints(row:dict, # of Annotations.rows
                 source:Skeleton, # of the file
                 skeleton:Skeleton, # wanted
                 path, # for messages
                )->tuple[np.ndarray, np.ndarray]: # joints (J, 2), visibility (J,)
-    "Joints of one annotation in the order of `skeleton`."
-    flat, extra = annotation['keypoints'], annotation.get('extra_keypoints') or []
-    if len(flat) == 51 < 3*len(source) and source.joints[:17] == COCO17: # COCO's 17, the others apart or not at all
-        if len(flat) + len(extra) == 3*len(source): flat = flat + extra
+    "Joints of one annotation in the order of `skeleton`; all absent where nobody labelled any."
+    if row['keypoints'] is None: return no_joints(skeleton)
+    flat, extra = row['keypoints'], row['extra']
+    if len(flat) == 17 < len(source) and source.joints[:17] == COCO17: # COCO's 17, the others apart or not at all
+        if extra is not None and 17 + len(extra) == len(source): flat = np.concatenate([flat, extra])
         else: source = SKELETONS['coco17']
-    who = f"{path}: annotation {annotation.get('id')}"
-    if len(flat) != 3*len(source):
-        raise ValueError(f"{who} has {len(flat)} numbers in 'keypoints', skeleton {source.name!r} needs {3*len(source)}")
-    flat = np.array(flat, float).reshape(-1, 3)
-    if not np.isfinite(flat).all(): raise ValueError(f"{who} has a value in 'keypoints' that is no number")
+    if len(flat) != len(source):
+        raise InputError(f'has {3*len(flat)} numbers, skeleton {source.name!r} needs {3*len(source)}',
+                         'write three numbers x, y, v for each joint of the category', path, row['where'], 'keypoints')
     joints, visibility = flat[:, :2], flat[:, 2].astype(int)
     return (joints, visibility) if source is skeleton else convert(joints, visibility, source, skeleton)
 
-# %% ../../nbs/people/50_coco.ipynb #f61a50d6
-AREA_OF_BOX = .53 # share of its box that a person covers, where the file has no area
+def no_joints(skeleton:Skeleton)->tuple[np.ndarray, np.ndarray]:
+    "Joints and visibility of somebody of whom nothing is known."
+    return np.zeros((len(skeleton), 2)), np.zeros(len(skeleton), int)
 
-def person_from(annotation:dict, # one row of `annotations`
-                image:dict, # its row of `images`
-                image_folder:Path,
+# %% ../../nbs/people/50_coco.ipynb #f61a50d6
+def person_from(row:dict, # of Annotations.rows
+                photo:Path,
                 joints:np.ndarray, # (J, 2)
                 visibility:np.ndarray, # (J,)
                 bbox:np.ndarray, # (4,) already clipped
                )->Person:
     "One row of the file as a Person."
-    area, head, head_size = (annotation.get(k) for k in ('area', 'head_box', 'head_size'))
-    if not (area and area > 0): area = AREA_OF_BOX*annotation['bbox'][2]*annotation['bbox'][3]
-    if not head_size and head and min(head[2:]) > 0: head_size = .6*float(np.hypot(*head[2:]))
-    return Person(str(image_folder/image['file_name']), bbox, joints, visibility, area=float(area), image_id=image['id'],
-                  person_id=annotation.get('id', 0), score=annotation.get('score', 1.), head_size=head_size or None)
+    return Person(str(photo), bbox, joints, visibility, area=row['area'], image_id=row['image_id'], person_id=row['id'],
+                  score=row['score'], head_size=row['head_size'])
+
+# %% ../../nbs/people/50_coco.ipynb #e5aa6938
+def spellings(name:str)->list[str]: # the name as it is first
+    "A file name, and how else the same file may be called."
+    plain = [name, name.replace('\\', '/')]
+    plain += [unquote(n) for n in plain]
+    def endings(n): stem, dot, ending = n.rpartition('.'); return [n, f'{stem}.{ending.lower()}', f'{stem}.{ending.upper()}'] if dot else [n]
+    return list(dict.fromkeys(e for n in plain for e in endings(n)))
+
+def find_photo(name:str, # `file_name` of the image
+               folders:tuple, # of photographs, the likeliest first
+              )->Path: # the first that is there; else in the first folder
+    "Where the photograph of a file name is."
+    names = spellings(name)
+    flat = [Path(n).name for n in names if '/' in n]
+    if '\0' in name: return Path(folders[0])/name.replace('\0', '?')
+    found = (Path(folder)/n for folder in folders for n in names)
+    alone = (Path(folders[0])/n for n in flat)
+    return next((p for p in (*found, *alone) if p.is_file()), Path(folders[0])/name.replace('\\', '/'))
+
+def photo_of(image:dict, folders:tuple, path)->Path:
+    "The photograph of an image, which must have a name."
+    name = image['file_name']
+    if not isinstance(name, str) or not name.strip():
+        raise InputError('is missing' if name is None else f'is {name!r:.40}', 'name the file of the photograph', path, image['where'], 'file_name')
+    return find_photo(name, folders)
+
+def size_in(image:dict, photo:Path, path, mended:Tally)->tuple[int, int]: # (h, w)
+    "Size of an image as its row says; where that is missing, of its photograph."
+    if image['height'] and image['width']: return image['height'], image['width']
+    if not photo.is_file():
+        raise InputError('is missing, and so is the photograph', f'give height and width, or the file {photo}', path, image['where'], 'height or width')
+    mended.add('height or width missing, taken from the photograph', f"{path}: {image['where']}")
+    return photo_size(photo)
 
 # %% ../../nbs/people/50_coco.ipynb #495feb28
-def no_joints(skeleton:Skeleton)->tuple[np.ndarray, np.ndarray]:
-    "Joints and visibility of somebody of whom nothing is known."
-    return np.zeros((len(skeleton), 2)), np.zeros(len(skeleton), int)
-
-def why_not(annotation:dict, bbox:np.ndarray, visibility:np.ndarray, minimum_joints:int)->str|None:
+def why_not(row:dict, bbox:np.ndarray|None, visibility:np.ndarray, minimum_joints:int)->str|None:
     "Reason to leave out an annotation, or None."
-    if annotation.get('iscrowd'): return 'a crowd'
-    if (visibility > 0).sum() < minimum_joints: return 'fewer labelled joints than asked'
-    return None if (bbox[2:] > 0).all() else 'a box off the image'
+    if row['iscrowd']: return 'crowd'
+    if (visibility > 0).sum() < minimum_joints: return f'fewer than {minimum_joints} labelled joints'
+    if bbox is None: return 'no box'
+    if min(row['bbox'][2:]) <= 0: return 'box without width or height'
+    return None if (bbox[2:] > 0).all() else 'box off the photograph'
 
-def image_of(annotation:dict, images:dict, path)->dict:
-    "The image of an annotation, which must have a box on it."
-    image, name = images.get(annotation.get('image_id')), f"{path}: annotation {annotation.get('id')}"
-    if image is None: raise ValueError(f"{name} belongs to image {annotation.get('image_id')}, which is not in 'images'")
-    if len(annotation.get('bbox') or ()) != 4: raise ValueError(f"{name} has no 'bbox' of x, y, w, h")
-    return image
+def as_folders(folders)->tuple: # of Path
+    "One folder or several."
+    return tuple(map(Path, folders)) if isinstance(folders, (list, tuple)) else (Path(folders),)
 
-def read_coco(annotation_json, # person_keypoints_*.json
-              image_folder, # where its file names start
+def read_coco(annotations, # person_keypoints_*.json, or the Annotations read from it
+              image_folder, # where its file names start; several: tried in turn
               skeleton:str|Skeleton='coco17', # order of the joints
               minimum_joints:int=1, # labelled ones a person must have
-             )->tuple[list[Person], Counter]: # people; annotations left out, by reason
-    "People of a COCO keypoint file, and how many annotations were left out and why."
+             )->People: # with left_out, mended, annotations
+    "People of a COCO keypoint file, and what was left out or completed. InputError for what can't be read."
     skeleton = SKELETONS[skeleton] if isinstance(skeleton, str) else skeleton
-    data, people, left_out, path = read_annotations(annotation_json), [], Counter(), annotation_json
-    source, images = file_skeleton(data, skeleton, path), {i['id']: i for i in data['images']}
-    for a in data['annotations']:
-        image = image_of(a, images, path)
-        joints, visibility = read_joints(a, source, skeleton, path) if a.get('keypoints') else no_joints(skeleton)
-        bbox = clip_box(a['bbox'], (image['height'], image['width']))
-        reason = why_not(a, bbox, visibility, minimum_joints)
-        if reason: left_out[reason] += 1
-        else: people.append(person_from(a, image, Path(image_folder), joints, visibility, bbox))
-    return people, left_out
+    if not isinstance(annotations, Annotations): annotations = read_annotations(annotations)
+    folders, path, source = as_folders(image_folder), annotations.path, file_skeleton(annotations, skeleton)
+    people, reasons, photos, left_out, mended = [], {}, {}, Tally(annotations.left_out), Tally(annotations.mended)
+    for row in annotations.rows:
+        image = annotations.images[row['image_id']]
+        if image['id'] not in photos:
+            photo = photo_of(image, folders, path)
+            photos[image['id']] = photo, size_in(image, photo, path, mended)
+        photo, size = photos[image['id']]
+        joints, visibility = read_joints(row, source, skeleton, path) if not row['iscrowd'] else no_joints(skeleton)
+        bbox = None if row['bbox'] is None else clip_box(row['bbox'], size)
+        if reason := why_not(row, bbox, visibility, minimum_joints):
+            reasons[row['id']] = reason
+            left_out.add(reason, f"{path}: {row['where']}")
+        else: people.append(person_from(row, photo, joints, visibility, bbox))
+    one_photo_each({i: photo for i, (photo, _) in photos.items()}, annotations)
+    return People(people, left_out, mended, replace(annotations, reasons=reasons))
 
-# %% ../../nbs/people/50_coco.ipynb #71ed504c
-def bystanders(annotation_json, # person_keypoints_*.json
-               people:list[Person], # read from it
-              )->list[dict]: # rows of `annotations`
-    "The annotations of a COCO file that became none of these people, for AP."
-    known = {p.person_id for p in people}
-    def row(a):
-        area = a.get('area') or AREA_OF_BOX*a['bbox'][2]*a['bbox'][3]
-        return dict(
-            id=a.get('id', 0), image_id=a['image_id'], bbox=a['bbox'], category_id=1, area=area, iscrowd=int(bool(a.get('iscrowd'))), keypoints=a.get('keypoints'),
-            num_keypoints=sum(v > 0 for v in (a.get('keypoints') or [])[2::3]))
-    return [row(a) for a in read_annotations(annotation_json)['annotations'] if a.get('id', 0) not in known]
+def one_photo_each(photos:dict[int, Path], annotations:Annotations)->None:
+    "Refuse two images whose names lead to one photograph though they differ."
+    names = {}
+    for i, photo in photos.items():
+        name = annotations.images[i]['file_name']
+        if (other := names.setdefault(photo, name)) != name:
+            raise InputError(f'{other!r} and {name!r} both lead to {photo}', 'give the folder that the names start from', annotations.path, field='file_name')
 
 # %% ../../nbs/people/50_coco.ipynb #06f596b9
+@dataclass
+class Detections:
+    "Rows of a detection file, checked: image_id, file_name, category_id, bbox, score, where."
+    path: str
+    rows: list[dict]
+    mended: Tally = field(default_factory=Tally)
+    left_out: Tally = field(default_factory=Tally)
+
+    def drop(self, row:dict, reason:str)->bool: # False, to be used in a filter
+        "Count a row that is left out."
+        self.left_out.add(reason, f"{self.path}: {row['where']}")
+        return False
+
+def read_detections(path)->Detections:
+    "A detection file, every row checked. InputError names file, row and field."
+    return check_detections(read_json(path), path)
+
+def check_detections(data, # list of rows, also as 'annotations' of a dictionary
+                     path, # for messages
+                    )->Detections:
+    "The rows of a detector, complete and of one type."
+    if isinstance(data, dict) and isinstance(data.get('annotations'), list): data = data['annotations']
+    if not isinstance(data, list):
+        raise InputError('a detection file is a list of {image_id, category_id, bbox, score}', None, path)
+    if not data: raise InputError('holds no box', 'run the detector again, or leave the file out', path)
+    found = Detections(str(path), [])
+    found.rows = [check_detection(a, Row(path, f'row {n}', found.mended)) for n, a in enumerate(data)]
+    return found
+
+def check_detection(a, row:Row)->dict:
+    "One row of a detector."
+    if not isinstance(a, dict): raise InputError(f'is {a!r:.40}, expected {{image_id, category_id, bbox, score}}', None, row.path, row.where)
+    for name in ('bbox', 'score'):
+        if a.get(name) is None: row.refuse(name, 'is missing', 'every row needs image_id, category_id, bbox and score')
+    image_id, name = a.get('image_id'), a.get('file_name')
+    if image_id is None and not isinstance(name, str): row.refuse('image_id', 'is missing', 'every row needs image_id, category_id, bbox and score')
+    if isinstance(image_id, (list, dict, bool)): row.refuse('image_id', f'is {image_id!r:.40}', "write the image's id, one number")
+    if isinstance(category := a.get('category_id'), (list, dict)): row.refuse('category_id', f'is {category!r:.40}', 'write one number')
+    return dict(image_id=key_of(image_id), file_name=name if isinstance(name, str) else None, category_id=key_of(category),
+                bbox=clean_box(a['bbox'], row), score=row.number(a['score'], 'score'), where=row.where)
+
+# %% ../../nbs/people/50_coco.ipynb #cb6f7084
+def only_people(found:Detections, category_id=1, name:str='person')->list[dict]:
+    "Rows of the person category: `category_id`, its name, or none given; else 1, else 0."
+    own = [r for r in found.rows if r['category_id'] is None or str(r['category_id']).strip() in (str(key_of(category_id)), name)]
+    for other in (1, 0):
+        if own: break
+        own = [r for r in found.rows if str(r['category_id']).strip() == str(other)]
+        if own: found.mended.add(f"category_id {other} taken as a person: no row has {category_id!r}, the person's in the annotations", f'{found.path}', len(own))
+    if not own:
+        ids = ', '.join(sorted({repr(r['category_id']) for r in found.rows})[:8])
+        raise InputError(f'has no row of people: category_id is {ids}', f'people are {category_id!r} in the annotations', found.path)
+    keep = {r['where'] for r in own}
+    for r in found.rows:
+        if r['where'] not in keep: found.drop(r, 'box of another category')
+    return own
+
+def image_ids(annotations:Annotations)->dict[str, int]: # text -> our id
+    "What an image may be called in a detection file: its id, its file name, the name without folder and ending."
+    known = {}
+    for image in annotations.images.values():
+        name = str(image['file_name'] or '').replace('\\', '/')
+        for text in (Path(name).stem, Path(name).name, name): known.setdefault(text, image['id'])
+    known |= {str(key_of(image['file_id'])).strip(): i for i, image in annotations.images.items()}
+    return known
+
 def load_detections(detections, # JSON file: list of {image_id, category_id, bbox, score}
-                    annotation_json, # the COCO file that has the images
-                    image_folder, # where its file names start
+                    annotations, # the COCO file that has the images, or the Annotations read from it
+                    image_folder, # where its file names start; several: tried in turn
                     skeleton:str|Skeleton='coco17', # gives the number of joints, all absent
                     score_threshold:float=0., # drop boxes below
-                   )->list[Person]:
-    "Boxes of a detector as people whose joints are still to be found."
+                   )->People: # person_id counts the rows of the file from 1
+    "Boxes of a detector as people whose joints are still to be found. InputError for boxes that can't be used."
     skeleton = SKELETONS[skeleton] if isinstance(skeleton, str) else skeleton
-    rows, people = read_detections(detections), []
-    images = {i['id']: i for i in read_annotations(annotation_json)['images']}
-    if rows and not any(row['image_id'] in images for row in rows):
-        raise ValueError(f"{detections}: none of its {len(rows)} boxes is on an image of {annotation_json}")
-    for n, row in enumerate(rows, 1):
-        image = images.get(row['image_id'])
-        if image is None or row.get('category_id', 1) != 1 or row['score'] < score_threshold: continue
-        bbox = clip_box(row['bbox'], (image['height'], image['width']))
-        if not (bbox[2:] > 0).all(): continue
-        people.append(Person(str(Path(image_folder)/image['file_name']), bbox, *no_joints(skeleton),
-                             image_id=image['id'],
-                             area=float(bbox[2]*bbox[3]), person_id=n, score=float(row['score'])))
-    return people
-
-def read_detections(path)->list[dict]: # image_id, bbox, score, mostly category_id
-    "A detection file, checked row by row."
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise ValueError(f"{path}: a detection file is a list of {{image_id, category_id, bbox, score}}")
-    for n, row in enumerate(rows):
-        lacking = [k for k in ('image_id', 'bbox', 'score') if not isinstance(row, dict) or k not in row]
-        if lacking: raise ValueError(f"{path}: row {n} has no {lacking[0]!r}")
-    return rows
+    found = read_detections(detections)
+    if not isinstance(annotations, Annotations): annotations = read_annotations(annotations)
+    rows, known, folders = only_people(found, annotations.category_id), image_ids(annotations), as_folders(image_folder)
+    rows = [r | dict(image=known.get(str(r['image_id'] if r['image_id'] is not None else r['file_name']).strip())) for r in rows]
+    if not any(r['image'] is not None for r in rows):
+        raise InputError(f'none of its {len(rows)} boxes is on an image of {annotations.path}', 'give the detections of these images', found.path)
+    rows = [r for r in rows if r['image'] is not None or found.drop(r, 'box on an image that is not in the annotations')]
+    photos = {}
+    for i in {r['image'] for r in rows}:
+        photo = photo_of(annotations.images[i], folders, annotations.path)
+        photos[i] = photo, size_in(annotations.images[i], photo, annotations.path, found.mended)
+    check_boxes([r['bbox'] for r in rows], [photos[r['image']][1] for r in rows], found.path)
+    people = []
+    for r in rows:
+        photo, size = photos[r['image']]
+        bbox = clip_box(r['bbox'], size)
+        if r['score'] < score_threshold: found.drop(r, f'score below {score_threshold:g}')
+        elif min(r['bbox'][2:]) <= 0: found.drop(r, 'box without width or height')
+        elif not (bbox[2:] > 0).all(): found.drop(r, 'box off the photograph')
+        else: people.append(Person(str(photo), bbox, *no_joints(skeleton), image_id=r['image'], area=float(bbox[2]*bbox[3]),
+                                   person_id=int(r['where'].split()[1]) + 1, score=r['score']))
+    return People(people, found.left_out, found.mended, annotations)
 
 # %% ../../nbs/people/50_coco.ipynb #e988863a
-def load_coco(annotation_json, # person_keypoints_*.json
-              image_folder, # where its file names start
+def load_coco(annotations, # person_keypoints_*.json, or the Annotations read from it
+              image_folder, # where its file names start; several: tried in turn
               skeleton:str|Skeleton='coco17', # order of the joints
               minimum_joints:int=1, # labelled ones a person must have
               detections=None, # detection file: its boxes instead of the annotated people
-             )->list[Person]:
+             )->People:
     "People of a COCO keypoint file, or a detector's boxes on its images."
-    if detections is not None: return load_detections(detections, annotation_json, image_folder, skeleton)
-    return read_coco(annotation_json, image_folder, skeleton, minimum_joints)[0]
+    if detections is not None: return load_detections(detections, annotations, image_folder, skeleton)
+    return read_coco(annotations, image_folder, skeleton, minimum_joints)
 
 def file_hash(path)->str: # 64 hexadecimal digits
     "SHA-256 of a file: names the boxes or annotations that a number was made with."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"{path}: there is no such file")
+    if not path.is_file(): raise InputError('there is no such file', file=path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 # %% ../../nbs/people/50_coco.ipynb #1d43bd54
@@ -209,10 +290,8 @@ def to_coco(people:list[Person], # of any data set
             size_of=None, # image path -> (h, w); None: read from the file
            )->dict: # 'images', 'annotations', 'categories'
     "Any list of people as a COCO keypoint file."
-    def size(path):
-        with Image.open(path) as picture: return picture.size[::-1]
     paths = {p.image_id: p.image for p in people}
-    sizes = {i: (size_of or size)(path) for i, path in paths.items()}
+    sizes = {i: (size_of or photo_size)(path) for i, path in paths.items()}
     names = COCO17 if skeleton.joints[:17] == COCO17 else skeleton.joints
     limbs = [[a + 1, b + 1] for a, b in skeleton.limbs if max(a, b) < len(names)] # COCO counts joints from 1 here
     images = [dict(id=i, file_name=Path(paths[i]).name, height=int(h), width=int(w)) for i, (h, w) in sizes.items()]

@@ -4,19 +4,23 @@
 
 # %% ../../nbs/people/68_folder.ipynb #7955073f
 from __future__ import annotations
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from .coco import load_coco, read_annotations
+from ..errors import InputError, Tally
+from .annotations import Annotations, read_annotations
+from .coco import load_coco
 from .lsp import load_lsp, load_lspet, read_joints_mat
 from .mpii import MPII_NAMES, load_mpii, load_mpii_validation, places_in, with_head_sizes
-from .person import Person
+from .person import People
 from .skeleton import SKELETONS, Skeleton, load_skeleton
 
 # %% auto #0
-__all__ = ['HEADS', 'PeopleFolder', 'missing', 'image_folder_of', 'coco_skeleton', 'coco_folder', 'mpii_files', 'mpii_val',
-           'mpii_split', 'mpii_folder', 'lsp_folder', 'find_people']
+__all__ = ['SPLITS', 'OTHER_FILES', 'HEADS', 'PeopleFolder', 'missing', 'split_of', 'coco_candidates', 'coco_files',
+           'image_folders', 'coco_skeleton', 'hold_out', 'coco_folder', 'mpii_files', 'mpii_val', 'mpii_split',
+           'mpii_folder', 'lsp_folder', 'find_people']
 
 # %% ../../nbs/people/68_folder.ipynb #a3ee6325
 @dataclass(frozen=True, eq=False)
@@ -25,37 +29,82 @@ class PeopleFolder:
     kind: str  # 'coco', 'mpii', 'lsp' or 'lspet'
     root: Path
     skeleton: Skeleton
-    train: Callable[..., list[Person]]  # () -> people to learn from; raises if there are none
-    val: Callable[..., list[Person]]  # () -> people to be judged by; for COCO also val(detections=file)
+    train: Callable[..., People]  # () -> people of the training split; InputError if there are none
+    val: Callable[..., People]  # () -> people of the validation split; for COCO also val(detections=file)
     annotations: dict[str, Path] = field(default_factory=dict)  # 'train', 'val' -> the file that was recognised
 
-def missing(what:str, **_)->list[Person]:
-    "In place of a part that isn't there: says so when it is asked for, not before."
-    raise FileNotFoundError(what)
+def missing(what:str, **_)->People:
+    "In place of a split that isn't there: says so when it is asked for, not before."
+    raise InputError(what)
 
 # %% ../../nbs/people/68_folder.ipynb #912e61a0
-def image_folder_of(root:Path, split:str)->Path:
-    "Where the photographs of a part are."
-    places = [root/'images'/f'{split}2017', root/f'{split}2017', root/'images'/split, root/split, root/'images']
-    return next((p for p in places if p.is_dir()), root)
+SPLITS = {'train': ('train', 'training', 'trainvalminusminival'), 'val': ('val', 'valid', 'validation', 'minival')} # split -> words
+OTHER_FILES = ('captions', 'instances', 'stuff', 'panoptic', 'image') # COCO's files without keypoints begin so
 
-def coco_skeleton(root:Path, annotation_json:Path)->Skeleton:
+def split_of(name:str)->str|None: # 'train', 'val'
+    "The split that a file's or folder's name says, by its words."
+    words = set(re.findall('[a-z]+', name.lower()))
+    found = [split for split, known in SPLITS.items() if words & set(known)]
+    return found[0] if len(found) == 1 else None
+
+def coco_candidates(root:Path)->dict[Path, str]: # file -> the name that says its split
+    "Annotation files of a folder in COCO's layout."
+    for files in ((root/'annotations').glob('person_keypoints_*.json'),
+                  (f for f in (root/'annotations').glob('*.json') if not f.name.startswith(OTHER_FILES)),
+                  root.glob('person_keypoints_*.json'), root.glob('result.json')):
+        if found := {f: f.stem for f in sorted(files) if not f.name.startswith('.')}: return found
+    return {f: f.parent.name for f in sorted(root.glob('*/_annotations.coco.json'))} | {
+        f: 'all' for f in sorted(root.glob('_annotations.coco.json'))}
+
+def coco_files(root:Path)->dict[str, Path]: # 'train', 'val' -> file; one file for both where no name says a split
+    "The annotation file of each split. InputError where two files claim one."
+    candidates, files = coco_candidates(root), {}
+    for file, name in candidates.items():
+        if (split := split_of(name)) is None: continue
+        if split in files:
+            raise InputError(f'two files are of the split {split!r}: {files[split].relative_to(root)} and {file.relative_to(root)}',
+                             'move one of them away', root)
+        files[split] = file
+    if files or not candidates: return files
+    if len(candidates) > 1:
+        raise InputError(f"no name says which split it is: {', '.join(f.name for f in candidates)}",
+                         'put the words train and val into the names', root)
+    return dict.fromkeys(SPLITS, next(iter(candidates)))
+
+# %% ../../nbs/people/68_folder.ipynb #1f83f812
+def image_folders(root:Path, file:Path, split:str)->tuple[Path, ...]: # at least one
+    "Where the photographs of a split may be, the most specific folder first."
+    last = file.stem.removeprefix('person_keypoints_')                      # 'train2017', 'default'
+    year = ''.join(re.findall(r'\d{4}$', last))
+    names = dict.fromkeys([last, f'{split}{year}', split, f'{split}2017', f'{split}2014', *SPLITS[split]])
+    places = [root/inside/name for name in names for inside in ('images', '.')] + [root/'images', file.parent, root]
+    return tuple(dict.fromkeys(p for p in places if p.is_dir()))
+
+def coco_skeleton(root:Path, annotations:Annotations)->Skeleton:
     "Skeleton of a folder in COCO's layout."
     if (root/'skeleton.yaml').is_file(): return load_skeleton(root/'skeleton.yaml')
-    more = any(a.get('extra_keypoints') for a in read_annotations(annotation_json)['annotations'])
-    return SKELETONS['people21' if more else 'coco17']
+    return SKELETONS['people21' if any(row['extra'] is not None for row in annotations.rows) else 'coco17']
+
+def hold_out(annotations:Annotations, split:str)->Annotations: # its images alone
+    "One file for both splits: the last tenth of its images, at least one, is held out."
+    ids = sorted(annotations.images)
+    if len(ids) < 2: raise InputError('is the only annotation file and has one image', 'two images are needed, to train on one and to validate on the other', annotations.path)
+    first = len(ids) - max(1, len(ids)//10)
+    part = annotations.of_images(ids[first:] if split == 'val' else ids[:first])
+    part.mended.add('one annotation file for both splits: the last tenth of its images is held out', annotations.path)
+    return part
 
 def coco_folder(root:Path)->PeopleFolder|None:
     "The folder as COCO's, or None."
-    files = {}
-    for file in sorted((root/'annotations').glob('person_keypoints_*.json')):
-        for split in ('train', 'val'):
-            if split in file.stem: files.setdefault(split, file)
+    files = coco_files(root)
     if not files: return None
-    skeleton = coco_skeleton(root, files.get('val') or files['train'])
+    first = read_annotations(files.get('val') or files['train'])
+    skeleton = coco_skeleton(root, first)
     def part(split):
-        if split in files: return partial(load_coco, files[split], image_folder_of(root, split), skeleton)
-        return partial(missing, f"{root/'annotations'}: there is no person_keypoints_*{split}*.json")
+        if split not in files: return partial(missing, f"{root/'annotations'}: there is no person_keypoints_*{split}*.json")
+        folders, file = image_folders(root, files[split], split), files[split]
+        if len(set(files.values())) < len(files): return partial(load_coco, hold_out(first, split), folders, skeleton)
+        return partial(load_coco, first if file == files.get('val') else file, folders, skeleton)
     return PeopleFolder('coco', root, skeleton, part('train'), part('val'), files)
 
 # %% ../../nbs/people/68_folder.ipynb #6f4f7f62
@@ -71,24 +120,26 @@ def mpii_files(place:Path)->dict[str, Path]:
     files['heads'] = next((place/h for h in HEADS if (place/h).is_file()), None)
     return {k: f for k, f in files.items() if f and f.is_file()}
 
-def mpii_val(file:Path, images:Path, heads:Path|None)->list[Person]:
+def mpii_val(file:Path, images:Path, heads:Path|None)->People:
     "People of a JSON file with their heads measured, where there is a file of heads for them."
     people = load_mpii(file, images)
     validation = load_mpii_validation(heads) if heads else None
     theirs = validation is not None and (validation.images is not None or len(validation) == len(people))
-    return with_head_sizes(people, validation) if theirs else people
+    return People(with_head_sizes(people, validation), people.left_out, people.mended) if theirs else people
 
-def mpii_split(mat:Path, images:Path, heads:Path|None, split:str)->list[Person]:
+def mpii_split(mat:Path, images:Path, heads:Path|None, split:str)->People:
     "A part of the original structure."
     people = load_mpii(mat, images)
     validation = load_mpii_validation(heads) if heads else None
     if validation is None or validation.images is None:
         ids = sorted({p.image_id for p in people})
         held_out = {*ids[len(ids) - len(ids)//10:]}
-        return [p for p in people if (p.image_id in held_out) == (split == 'val')]
-    if split == 'val': return [p for p, row in zip(people, places_in(people, validation)) if row is not None]
-    names = {Path(str(i)).name for i in validation.images}
-    return [p for p in people if Path(p.image).name not in names]
+        part = [p for p in people if (p.image_id in held_out) == (split == 'val')]
+    elif split == 'val': part = [p for p, row in zip(people, places_in(people, validation)) if row is not None]
+    else:
+        names = {Path(str(i)).name for i in validation.images}
+        part = [p for p in people if Path(p.image).name not in names]
+    return People(part, people.left_out, people.mended)
 
 # %% ../../nbs/people/68_folder.ipynb #98669913
 def mpii_folder(root:Path)->PeopleFolder|None:
@@ -117,12 +168,13 @@ def lsp_folder(root:Path)->PeopleFolder|None:
     return PeopleFolder(kind, root, SKELETONS['lsp14'], train, val, dict(train=file, val=file))
 
 def find_people(folder)->PeopleFolder:
-    "Recognise the people of a folder by what is in it."
+    "Recognise the people of a folder by what is in it. InputError where it holds none."
     root = Path(folder)
-    if not root.is_dir(): raise FileNotFoundError(f"{folder}: there is no such folder")
-    for look in (coco_folder, lsp_folder, mpii_folder):
-        found = look(root)
-        if found: return found
-    raise FileNotFoundError(f"{folder}: no people found; looked for annotations/person_keypoints_*.json (COCO, rendered "
-                            "or own people), joints.mat (LSP, LSPET), and images/ with annot/ holding "
-                            f"{', '.join(MPII_NAMES)} or a single other .json (MPII)")
+    if not root.is_dir(): raise InputError('there is no such folder', file=folder)
+    inside = [p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(('.', '__'))]
+    for place in (root, *inside[:1]*(len(inside) == 1)):                        # archives often hold one folder
+        for look in (coco_folder, lsp_folder, mpii_folder):
+            if found := look(place): return found
+    raise InputError("no people found; looked for annotations/person_keypoints_*.json (COCO, CVAT, rendered or own people), "
+                     "result.json (Label Studio), */_annotations.coco.json (Roboflow), joints.mat (LSP, LSPET), and images/ "
+                     f"with annot/ holding {', '.join(MPII_NAMES)} or a single other .json (MPII)", file=folder)
