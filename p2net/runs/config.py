@@ -5,26 +5,40 @@
 # %% ../../nbs/runs/10_config.ipynb #23e281bd
 from __future__ import annotations
 
-import hashlib, json
+import difflib, hashlib, json, re, reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..errors import InputError, read_yaml
 
 # %% auto #0
-__all__ = ['Positive', 'Fraction', 'Count', 'Switch', 'HAS', 'Plant', 'PolicyName', 'LATER', 'SCALES', 'Strict', 'DataConfig',
-           'NetworkConfig', 'SearchConfig', 'TrainingConfig', 'EvaluationConfig', 'settled', 'Config', 'merge',
-           'recorded_config', 'parse_override', 'one_line', 'make_config', 'read_settings']
+__all__ = ['Positive', 'Fraction', 'Count', 'Seed', 'Side', 'Switch', 'HAS', 'Plant', 'PolicyName', 'LATER', 'SCALES', 'SHORT',
+           'ADDED_LATER', 'Strict', 'DataConfig', 'NetworkConfig', 'SearchConfig', 'TrainingConfig', 'EvaluationConfig',
+           'settled', 'Config', 'merge', 'brief', 'problem_of', 'source_of', 'settings_error', 'recorded_config',
+           'flatten', 'differences', 'in_words', 'option', 'parse_override', 'make_config', 'in_sections',
+           'read_settings']
 
 # %% ../../nbs/runs/10_config.ipynb #8d5312b1
 class Strict(BaseModel):
     "A setting group that refuses unknown keys and never changes after it was checked."
-    model_config = ConfigDict(extra='forbid', frozen=True)
+    model_config = ConfigDict(extra='forbid', frozen=True, allow_inf_nan=False)
+
+    @field_validator('*', mode='before')
+    @classmethod
+    def is_no_switch(cls, value:Any, info)->Any:
+        "Refuse yes and no where a number is expected: they would be taken for 1 and 0."
+        if isinstance(value, bool) and not isinstance(cls.model_fields[info.field_name].default, bool):
+            raise ValueError(f"should not be {json.dumps(value)}")
+        return value
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Seed = Annotated[int, Field(ge=0, lt=2**62)]           # what torch and numpy both take
+Side = Annotated[int, Field(ge=32, le=8192, multiple_of=4)]  # of the network's input: heatmaps have a quarter of it
 
 # %% ../../nbs/runs/10_config.ipynb #fdb1a8b8
 class DataConfig(Strict):
@@ -32,10 +46,10 @@ class DataConfig(Strict):
     source: str = 'rendered'                            # 'rendered' or a folder of photographs
     train_people: Count|None = 1100                     # people rendered, or at most taken from the folder; None: all
     val_people: Count|None = 300                        # the same for the held-out ones
-    render_seed: int = 0                                # seed of the rendered people, apart from the run's
-    input_size: tuple[Count, Count] = (96, 72)          # (H, W) of the network's input, pixels, C-95
-    padding: Positive = 1.25                            # growth of the box on each side, C-94
-    reach: Annotated[float, Field(ge=1)] = 1.5          # side of the canvas over the crop's height
+    render_seed: Seed = 0                               # seed of the rendered people, apart from the run's
+    input_size: tuple[Side, Side] = (96, 72)            # (H, W) of the network's input, pixels, C-95
+    padding: Annotated[float, Field(gt=0, le=100)] = 1.25  # growth of the box on each side, C-94
+    reach: Annotated[float, Field(ge=1, le=4)] = 1.5          # side of the canvas over the crop's height
 
 # %% ../../nbs/runs/10_config.ipynb #249bb8fe
 Switch = Literal[True, False, 'control']               # in, out, or plain convolutions of equal cost, C-83
@@ -47,12 +61,12 @@ class NetworkConfig(Strict):
     "Which network, P2Net's size and its switches, III.B and III.C."
     architecture: Literal['p2net', 'simplebaseline', 'cpn', 'hrnet-w18-small-v2', 'hrnet-w32', 'hrnet-w48'] = 'p2net'
     depth: Literal[18, 34, 50, 101, 152]|None = 18      # ResNet's; None: HRNet has no such number
-    width: Annotated[int, Field(ge=8)]|None = 64        # channels D of the pyramid; None: HRNet's name is its width
-    trunk: Annotated[int, Field(ge=8)] = 64             # channels of the ResNet's first stage; 64 is ResNet's
+    width: Annotated[int, Field(ge=8, le=4096)]|None = 64  # channels D of the pyramid; None: HRNet's name is its width
+    trunk: Annotated[int, Field(ge=8, le=1024)] = 64    # channels of the ResNet's first stage; 64 is ResNet's
     parallel: Switch = True                             # parallel fusion (Table VI)
     progressive: Switch = True                          # progressive fusion
     attention: Switch = True                            # attention module (Table V)
-    dilation: Count = 2                                 # of the bottlenecks; 1 is a plain one
+    dilation: Annotated[int, Field(ge=1, le=64)] = 2    # of the bottlenecks; 1 is a plain one
     weights: str|None = None                            # None: from scratch; 'imagenet'; a .safetensors file
 
     @model_validator(mode='after')
@@ -81,7 +95,7 @@ class SearchConfig(Strict):
     operations: Literal['dada15', 'pose16'] = 'dada15'  # C-01
     sub_policies: Literal['pairs', 'singles'] = 'pairs' # K = 105 or 15, C-03
     estimator: Literal['paired', 'straight-through', 'alignment'] = 'paired'  # of the policy's gradient, C-33
-    candidates: Annotated[int, Field(ge=2)] = 4         # M draws an image
+    candidates: Annotated[int, Field(ge=2, le=1024)] = 4       # M draws an image
     jitter: Positive = .5                               # sd of the noise on the logit of m
     tau: Positive = .5                                  # both temperatures, C-24, C-25
     epsilon: Positive = .01                             # epsilon |v| of Eq. 12
@@ -93,8 +107,8 @@ class SearchConfig(Strict):
     pull: Annotated[float, Field(ge=0, lt=1)] = 0.      # of the policy towards its start, each step
     policy_lr: Positive = .05                           # Adam's, C-46
     lr: Positive = 5e-4                                 # of the network during the search, C-47
-    batch: Annotated[int, Field(ge=2)] = 32             # people a step, training and validation each
-    warmup_steps: Annotated[int, Field(ge=0)] = 200     # with the start policy, before the policy moves
+    batch: Annotated[Count, Field(ge=2)] = 32           # people a step, training and validation each
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 200  # with the start policy, before the policy moves
     steps: Count = 150                                  # of the policy
     log_every: Count = 5                                # steps between two entries of policy.csv
     # what is done to the people that judge: the falsifiable test
@@ -105,14 +119,14 @@ class SearchConfig(Strict):
 class TrainingConfig(Strict):
     "How the network is trained, IV.A.2."
     steps: Count = 1000                                 # optimiser steps
-    batch: Annotated[int, Field(ge=2)] = 32             # people a step, over all processes, C-97
+    batch: Annotated[Count, Field(ge=2)] = 32           # people a step, over all processes, C-97
     lr: Positive = 1e-3                                 # Adam's
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5  # L2, as Adam has it, C-100
     schedule: Literal['cosine', 'halving', 'constant'] = 'cosine'
     halve_every: Count|None = None                      # crops between two halvings, C-98
-    warmup_steps: Annotated[int, Field(ge=0)] = 50      # of a linear rise of the learning rate
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 50  # of a linear rise of the learning rate
     alpha: Count|None = 10                              # hardest joints kept by L2*, III.D; None: all (no mining)
-    sigma: Positive|None = None                         # of the Gaussian targets, heatmap pixels; None: by size, C-85
+    sigma: Annotated[float, Field(gt=0, le=1000)]|None = None  # of the Gaussian targets, heatmap pixels; None: by size, C-85
     flip: Fraction = .5                                 # share of people mirrored, C-18, C-19
     scale: Annotated[float, Field(ge=0, lt=1)] = .2     # frames are scaled by 1 +- this, C-19
     clip: Positive|None = None                          # norm of the gradient
@@ -156,7 +170,7 @@ class Config(Strict):
     "A whole run as resolved; goes into its record as it stands."
     scale: Literal['tiny', 'small', 'paper'] = 'tiny'
     experiment: Annotated[str, Field(pattern=r'^[a-z0-9][a-z0-9-]*$')] = 'p2net'
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     policy: PolicyName = 'searched'
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
@@ -193,42 +207,101 @@ def merge(base:dict, # nested settings
     for key, value in changes.items():
         if isinstance(value, dict):
             if not isinstance(group := out.get(key) or {}, dict):
-                raise ValueError(f"{key}: expected settings of its own, for example {key}.{next(iter(value), 'name')}, "
-                                 f"got {group!r}")
+                raise InputError(f"expected settings of its own, for example {key}.{next(iter(value), 'name')}, got {group!r}",
+                                 field=f'{key}:')
             value = merge(group, value)
         out[key] = value
     return out
 
+# %% ../../nbs/runs/10_config.ipynb #67a749c3
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 60
+
+def brief(value)->str:
+    "`repr` of a value, words without their quotes, shortened where it is long."
+    return value[:80] if isinstance(value, str) else SHORT.repr(value)
+
+def problem_of(e:dict, # one of `ValidationError.errors()`
+              )->tuple[str, str, str|None]: # field, what is wrong with it, what to do
+    "What pydantic found in one field."
+    field, kind, inside = '.'.join(map(str, e['loc'])), e['type'], '.'.join(map(str, e['loc'][:-1]))
+    if kind == 'extra_forbidden':
+        group = Config.model_fields[inside].annotation if inside in Config.model_fields else Config
+        near = difflib.get_close_matches(str(e['loc'][-1]), list(group.model_fields), 1)
+        return field, 'is no setting', (f"did you mean {inside and inside + '.'}{near[0]}?" if near else
+                                        f"{inside + ' has' if inside else 'there are'} {', '.join(group.model_fields)}")
+    if kind == 'value_error' and str(e['ctx']['error']).startswith('should'): return field, str(e['ctx']['error']), None
+    if kind == 'missing': return field, 'is missing', None
+    if kind == 'value_error': return f'{field}:', str(e['ctx']['error']), None
+    said = 'should be a smaller number' if kind == 'int_parsing_size' else re.sub('^(Input|Tuple|String) ', '', e['msg'])
+    return (field if said.startswith('should') else f'{field}:'), f"{said}, got {SHORT.repr(e['input'])}", None
+
+def source_of(loc:tuple, # of a field
+              layers:list[tuple], # (name, settings), later ones win
+             ): # the name
+    "Which of the layers a setting came from; None: it is a default."
+    for name, here in reversed(layers):
+        for key in loc[:2]:
+            if not isinstance(here, dict) or key not in here: break
+            here = here[key]
+        else: return name
+
+def settings_error(error:ValidationError, layers:list[tuple])->InputError:
+    "Everything that pydantic found, in one line; file and field are those of the first."
+    (file, (field, problem, remedy)), *others = [(source_of(e['loc'], layers), problem_of(e)) for e in error.errors()]
+    others = [str(InputError(problem, remedy, file, field=field)) for file, (field, problem, remedy) in others]
+    return InputError('; '.join([problem + (f'; {remedy}' if remedy and others else ''), *others]),
+                      None if others else remedy, file, field=field)
+
 # %% ../../nbs/runs/10_config.ipynb #d4eb93e8
-def recorded_config(settings:dict)->Config: # `config` of a record
-    "The config of a record, whichever version wrote it: what it lacks had the value of `LATER`."
-    return Config(**merge(LATER, settings))
+def recorded_config(settings:dict, # `config` of a record
+                    file=None, # of the record, for the message
+                   )->Config:
+    "The config of a record, whichever version wrote it: what it lacks had the value of `LATER`. InputError if it is none."
+    try: return Config.model_validate(merge(LATER, settings))
+    except ValidationError as error: raise settings_error(error, [(file, settings)]) from None
+
+# %% ../../nbs/runs/10_config.ipynb #e479571e
+def flatten(settings:dict, # nested
+            head:str='')->dict: # {'training.lr': 0.001}
+    "A nested config in one level, for comparing."
+    out = {}
+    for key, value in settings.items():
+        out |= flatten(value, f'{head}{key}.') if isinstance(value, dict) else {f'{head}{key}': value}
+    return out
+
+ADDED_LATER = flatten(merge(Config().model_dump(mode='json'), LATER))  # what a record means by a setting that it does not have
+
+def differences(old:dict, # `config` of a record or of a checkpoint
+                config:Config)->dict[str, tuple]: # field -> (old value, new value)
+    "Settings in which an earlier run differs from `config`."
+    new, old = flatten(config.model_dump(mode='json')), ADDED_LATER | flatten(old)
+    return {key: (old[key], new[key]) for key in new if old[key] != new[key]}
+
+def in_words(found:dict[str, tuple])->str: # of `differences`
+    "'training.steps 400 -> 500, seed 0 -> 1'."
+    return ', '.join(f'{key} {brief(a)} -> {brief(b)}' for key, (a, b) in found.items())
 
 # %% ../../nbs/runs/10_config.ipynb #6bbc5b1e
+def option(text:str)->str:
+    "What an error calls an override of the command line."
+    return f'--set {text}' if len(text) < 80 else f'--set {text[:60]}…'
+
 def parse_override(text:str, # 'training.lr=3e-4'
                   )->dict: # {'training': {'lr': 3e-4}}
     "One override of the command line; the value is read as YAML."
     path, sep, value = text.partition('=')
-    if not sep or not path:
-        raise ValueError(f"override {text!r}: write it as section.field=value, for example training.lr=3e-4")
+    where = option(text)
+    if not sep or not path.strip():
+        raise InputError('has no FIELD=VALUE', 'write section.field=value, for example training.lr=3e-4', where)
     try: value = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"override {text!r}: its value is not YAML ({str(error).splitlines()[0]})") from None
-    if isinstance(value, str):  # YAML 1.1 reads 3e-4 as a word
-        try: value = float(value)
-        except ValueError: pass
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f'its value is not YAML ({said})', file=where) from None
+    # YAML 1.1 reads 3e-4 as a word
+    if isinstance(value, str) and re.fullmatch(r'[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+', value): value = float(value)
     for key in reversed(path.strip().split('.')): value = {key: value}
     return value
-
-# %% ../../nbs/runs/10_config.ipynb #67a749c3
-def one_line(error:ValidationError)->str:
-    "What pydantic found, field by field, in one line."
-    def says(e):
-        field = '.'.join(map(str, e['loc']))
-        if e['type'] == 'extra_forbidden': return f"{field}: no such setting"
-        if e['type'] == 'value_error': return f"{field}: {e['ctx']['error']}"
-        return f"{field}: {e['msg'][0].lower()}{e['msg'][1:]}, got {e['input']!r}"
-    return '; '.join(map(says, error.errors()))
 
 # %% ../../nbs/runs/10_config.ipynb #9c21f52b
 def make_config(scale:str='tiny', # 'tiny', 'small' or 'paper'
@@ -236,22 +309,41 @@ def make_config(scale:str='tiny', # 'tiny', 'small' or 'paper'
                 overrides:tuple=(), # 'section.field=value', in order
                 **changes:Any, # nested settings, above the file and below the overrides
                )->Config:
-    "The config of a scale, changed by a file, then by `changes`, then by overrides."
-    if scale not in SCALES: raise ValueError(f"scale {scale!r}: choose one of {', '.join(SCALES)}")
-    settings = merge(SCALES[scale], {'scale': scale})
-    if file is not None: settings = merge(settings, read_settings(file))
-    for change in (changes, *map(parse_override, overrides)): settings = merge(settings, change)
-    try: return Config(**settings)
-    except ValidationError as error: raise ValueError(f"config{f' {file}' if file else ''}: {one_line(error)}") from None
+    "The config of a scale, changed by a file, then by `changes`, then by overrides. InputError where one of them is wrong."
+    if scale not in SCALES: raise InputError(f"scale {scale!r}: choose one of {', '.join(SCALES)}")
+    layers = [(f'scale {scale}', SCALES[scale] | {'scale': scale})]
+    if file is not None: layers.append((file, read_settings(file)))
+    layers += [(None, changes), *((option(text), parse_override(text)) for text in overrides)]
+    settings = {}
+    for name, layer in layers: settings = merge(settings, in_sections(layer, name))
+    try: return Config.model_validate(settings)
+    except ValidationError as error: raise settings_error(error, layers) from None
+
+def in_sections(settings:dict, # section -> field -> value
+                name=None, # of the file or option, for the message
+               )->dict: # without the sections that are empty
+    "Settings that are as deep as settings are; a YAML file may be deeper, or contain itself."
+    out = {}
+    for key, value in settings.items():
+        fields = getattr(getattr(Config.model_fields.get(key), 'annotation', None), 'model_fields', None)
+        if fields is not None and value is None: continue
+        if fields is None and isinstance(value, dict) and key in Config.model_fields:
+            raise InputError('should be a value, got settings of its own', file=name, field=key)
+        if fields is not None and not isinstance(value, dict):
+            raise InputError(f'should be settings of its own, got {SHORT.repr(value)}',
+                             f"write a field, for example {key}.{next(iter(fields))}", name, field=key)
+        for field in value if isinstance(value, dict) else ():
+            if isinstance(value[field], dict):
+                raise InputError('should be a value, got settings of its own', file=name, field=f'{key}.{field}')
+        out[key] = value
+    return out
 
 # %% ../../nbs/runs/10_config.ipynb #f9067141
 def read_settings(file:str|Path)->dict:
-    "Settings of a YAML file; what isn't a mapping is an error that names the file."
-    try: settings = yaml.safe_load(Path(file).read_text(encoding='utf-8'))
-    except FileNotFoundError: raise FileNotFoundError(f"config file {file}: not found") from None
-    except IsADirectoryError: raise IsADirectoryError(f"config file {file}: is a folder, expected a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"config file {file}: not YAML ({str(error).splitlines()[0]})") from None
+    "Settings of a YAML file. InputError if it is none, or holds no mapping."
+    settings = read_yaml(file)
     if not isinstance(settings, dict):
-        raise ValueError(f"config file {file}: expected settings as 'section:' and 'field: value' lines")
+        raise InputError(f"expected settings as 'section:' and 'field: value' lines, got {SHORT.repr(settings)}", file=file)
+    for key in settings:
+        if not isinstance(key, str): raise InputError(f'{SHORT.repr(key)} is no setting', f"there are {', '.join(Config.model_fields)}", file)
     return settings

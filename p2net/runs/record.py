@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 import p2net
-from .config import Config
+from ..errors import InputError, read_json, read_text
+from .config import Config, brief
 
 # %% auto #0
-__all__ = ['SCHEMA', 'STATUSES', 'write_whole', 'write_rows', 'read_rows', 'git', 'environment', 'peak_memory_mib', 'make_record',
-           'record_folder', 'write_record', 'read_record', 'is_done']
+__all__ = ['AGAIN', 'SCHEMA', 'STATUSES', 'FIELDS', 'WORDS', 'write_whole', 'write_rows', 'read_rows', 'git', 'environment',
+           'peak_memory_mib', 'make_record', 'record_folder', 'write_record', 'read_record', 'find_record', 'is_done']
 
 # %% ../../nbs/runs/20_record.ipynb #0c3c64aa
 def write_whole(path:str|Path, # file
@@ -26,11 +27,13 @@ def write_whole(path:str|Path, # file
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    with open(temporary, 'w', encoding='utf-8', newline='') as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, 'w', encoding='utf-8', newline='') as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    finally: temporary.unlink(missing_ok=True)          # there only if the disk was full
 
 # %% ../../nbs/runs/20_record.ipynb #2d0da4fa
 def write_rows(path:str|Path, # .csv
@@ -44,9 +47,23 @@ def write_rows(path:str|Path, # .csv
     writer.writerows(rows)
     write_whole(path, ''.join(lines))
 
-def read_rows(path:str|Path)->list[dict[str, str]]:
-    "The rows of a CSV file as text."
-    with open(path, newline='', encoding='utf-8') as f: return list(csv.DictReader(f))
+def read_rows(path:str|Path, # .csv
+              columns:tuple[str, ...]=(), # that it must have
+             )->list[dict[str, str]]:
+    "The rows of a CSV file as text. InputError if it lacks one of the columns, or is cut."
+    text = read_text(path)
+    try: reader = csv.DictReader(text.splitlines(True), strict=True); rows = list(reader)
+    except csv.Error as error: raise InputError(f'not readable as CSV: {error}', AGAIN, path) from None
+    for column in columns:
+        if column not in (reader.fieldnames or ()): raise InputError(f'has no column {column!r}', AGAIN, path)
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            found = len(row) - 1 + len(row[None]) if None in row else sum(v is not None for v in row.values())
+            raise InputError(f'has {found} cells for {len(reader.fieldnames)} columns', AGAIN, path, f'row {number}')
+    if not text.endswith('\n'): raise InputError('ends in the middle of a row', AGAIN, path, f'row {len(rows)}')
+    return rows
+
+AGAIN = 'a run writes this file whole, so it was cut or changed: restore it, or remove its folder and make the run again'
 
 class _Lines:
     "A file that csv can write to."
@@ -111,23 +128,39 @@ def write_record(root:str|Path, # of all records
     return path
 
 # %% ../../nbs/runs/20_record.ipynb #a06dfd5a
+FIELDS = dict(experiment=str, scale=str, seed=int, status=str, config=dict, config_hash=str, data=dict, environment=dict, cost=dict,
+              metrics=dict)
+
 def read_record(path:str|Path, # record.json or its folder
                )->dict:
-    "A record; a file that is none is an error that names it."
+    "A record. InputError that names the file, and the key where it has one, if it is none."
     path = Path(path)
     if path.is_dir(): path = path/'record.json'
-    try: record = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError: raise FileNotFoundError(f"record {path}: not found") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"record {path}: not JSON ({error})") from None
+    record = read_json(path)
     if not isinstance(record, dict) or record.get('schema') != SCHEMA:
-        raise ValueError(f"record {path}: schema {record.get('schema') if isinstance(record, dict) else None!r}, "
-                         f"expected {SCHEMA}")
+        schema = record.get('schema') if isinstance(record, dict) else None
+        raise InputError(f'schema {brief(schema)}, expected {SCHEMA}; this is no record of a run', AGAIN, path)
+    for key, kind in FIELDS.items():
+        if key not in record: raise InputError('is missing', AGAIN, path, field=key)
+        if not isinstance(record[key], kind) or isinstance(record[key], bool):
+            raise InputError(f'is {brief(record[key])}, expected {WORDS[kind]}', AGAIN, path, field=key)
+    if record['status'] not in STATUSES:
+        raise InputError(f"is {brief(record['status'])}, expected one of {', '.join(STATUSES)}", AGAIN, path, field='status')
+    for name, value in record['metrics'].items():
+        if type(value) not in (int, float) or not abs(value) < 1e300:                  # not a number isn't below, either
+            raise InputError(f'is {brief(value)}, expected a number', AGAIN, path, field=f'metrics.{name}')
     return record
 
+WORDS = {str: 'text', int: 'a whole number', dict: 'an object'}
+
 # %% ../../nbs/runs/20_record.ipynb #a89b1a9e
+def find_record(root:str|Path, # of all records
+                config:Config)->dict|None:
+    "The record that stands where that of `config` goes, whatever its settings; None where there is none. InputError if it is broken."
+    path = record_folder(root, config)/'record.json'
+    return read_record(path) if path.exists() else None
+
 def is_done(root:str|Path, config:Config)->bool:
-    "Whether a complete record with exactly these settings stands under `root`."
-    try: record = read_record(record_folder(root, config))
-    except (FileNotFoundError, ValueError): return False
-    return record['status'] == 'complete' and record['config_hash'] == config.hash
+    "Whether a complete record with exactly these settings stands under `root`. InputError if the record is broken."
+    record = find_record(root, config)
+    return record is not None and record['status'] == 'complete' and record['config_hash'] == config.hash
