@@ -4,33 +4,53 @@
 
 # %% ../../nbs/people/65_lsp.ipynb #ffaec345
 from __future__ import annotations
+import re
 from pathlib import Path
 import numpy as np
-from PIL import Image
-from scipy.io import loadmat
-from .coco import clip_box, read_json
-from .person import Person
+from ..errors import InputError, read_json
+from .coco import clip_box
+from .matlab import read_mat
+from .person import People, Person
+from .photographs import photo_size
 from .skeleton import SKELETONS
 
 # %% auto #0
-__all__ = ['MARGIN', 'read_joints_mat', 'read_lsp', 'box_around', 'people_of', 'size_of', 'expect', 'load_lsp', 'load_lspet',
-           'numbers_of']
+__all__ = ['SHAPES', 'FARTHEST', 'MARGIN', 'PHOTO', 'read_joints_mat', 'check_numbers', 'read_lsp', 'joints_of', 'box_around',
+           'photographs_of', 'people_of', 'expect', 'load_lsp', 'load_lspet', 'columns_of', 'number_of']
 
 # %% ../../nbs/people/65_lsp.ipynb #9f0a0ba2
+SHAPES = dict(lsp=(3, 14), lspet=(14, 3)) # how the shape of `joints` begins
+FARTHEST = 1e6 # pixels; no joint of a photograph is as far away
+
 def read_joints_mat(path)->tuple[str, np.ndarray]: # 'lsp' or 'lspet'; (n, 14, 3) x, y and the third number as stored
-    "Which of the two data sets a joints.mat is, and its numbers."
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"{path}: there is no such file")
-    try: joints = loadmat(path)['joints']
-    except (KeyError, ValueError, NotImplementedError):
-        raise ValueError(f"{path}: no variable 'joints' in it; this is not LSP's or LSPET's joints.mat") from None
-    if joints.ndim == 3 and joints.shape[:2] == (3, 14): return 'lsp', joints.transpose(2, 1, 0).astype(float)
-    if joints.ndim == 3 and joints.shape[:2] == (14, 3): return 'lspet', joints.transpose(2, 0, 1).astype(float)
-    raise ValueError(f"{path}: joints have shape {joints.shape}; LSP's is (3, 14, n), LSPET's (14, 3, n)")
+    "Which of the two data sets a joints.mat is, and its numbers. InputError for a file that is neither."
+    joints = read_mat(path, 'joints', whose="LSP's and LSPET's joints.mat")['joints']
+    if not isinstance(joints, np.ndarray) or joints.dtype.kind not in 'biuf':
+        raise InputError('is no array of numbers', "this is not LSP's or LSPET's joints.mat", path, field='joints')
+    kind = next((kind for kind, front in SHAPES.items() if joints.ndim == 3 and joints.shape[:2] == front), None)
+    if kind is None or not joints.size:
+        raise InputError(f"has the shape {joints.shape}", "LSP's is (3, 14, n), LSPET's (14, 3, n)", path, field='joints')
+    numbers = joints.transpose(2, 1, 0) if kind == 'lsp' else joints.transpose(2, 0, 1)
+    check_numbers(kind, numbers.astype(float), path)
+    return kind, numbers.astype(float)
+
+def check_numbers(kind:str, numbers:np.ndarray, path)->None:
+    "Refuse a joint without a place, or a third number that is neither 0 nor 1."
+    third = numbers[..., 2]
+    used = np.ones_like(third, bool) if kind == 'lsp' else third == 1      # where LSPET has v = 0, x and y mean nothing
+    lost = used & ~(np.abs(numbers[..., :2]) < FARTHEST).all(-1)
+    for wrong, says in ((~np.isin(third, (0, 1)), 'has {2:g} as its third number, which is 0 or 1'), (lost, 'has x, y = {:g}, {:g}')):
+        if wrong.any():
+            n, joint = np.argwhere(wrong)[0]
+            raise InputError(says.format(*numbers[n, joint]), 'download the file again', path, f'image {n + 1}',
+                             SKELETONS['lsp14'].joints[joint])
 
 def read_lsp(path)->tuple[np.ndarray, np.ndarray]: # (n, 14, 2) from zero, (n, 14)
-    "Joints and visibility of LSP or LSPET."
-    kind, numbers = read_joints_mat(path)
+    "Joints and visibility of LSP or LSPET. InputError for a file that is neither."
+    return joints_of(*read_joints_mat(path))
+
+def joints_of(kind:str, numbers:np.ndarray)->tuple[np.ndarray, np.ndarray]: # (n, 14, 2) from zero, (n, 14)
+    "What the numbers of `read_joints_mat` mean."
     xy, third = numbers[..., :2], numbers[..., 2]
     if kind == 'lsp': return xy - 1, np.where(third > 0, 1, 2) # f = 1 occluded; -1: from one
     visibility = np.where(third > 0, 2, 0) # v = 0 not annotated
@@ -50,62 +70,111 @@ def box_around(joints:np.ndarray, # (J, 2)
     low, high = low - margin + .5, high + margin + .5 # a box (x, w) spans x - 1/2 to x + w - 1/2
     return clip_box([*low, *(high - low)], size)
 
-# %% ../../nbs/people/65_lsp.ipynb #56da7e1b
-def people_of(folder:Path, numbers, joints:np.ndarray, visibility:np.ndarray, digits:int)->list[Person]:
-    "People of the photographs with these numbers (from 1)."
-    people, (neck, top) = [], SKELETONS['lsp14'].head
-    for n in numbers:
-        path, xy, vis = folder/'images'/f'im{n:0{digits}d}.jpg', joints[n-1], visibility[n-1]
-        if not (vis > 0).any(): continue
-        head = float(np.linalg.norm(xy[top] - xy[neck])) if min(vis[top], vis[neck]) > 0 else None
-        box = box_around(xy, vis, size_of(path))
-        people.append(Person(str(path), box, xy, vis, image_id=n, person_id=n, head_size=head or None))
-    return people
-
-def size_of(path:Path)->tuple[int, int]: # (h, w)
-    "Size of a photograph, from its header."
-    try:
-        with Image.open(path) as photograph: return photograph.size[::-1]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such image; joints.mat has its joints") from None
-    except OSError: raise ValueError(f"{path}: not a readable image") from None
-
-def expect(folder:Path, kind:str)->tuple[np.ndarray, np.ndarray]: # joints, visibility
-    "Joints of a folder that must be of this kind."
-    found = read_joints_mat(folder/'joints.mat')[0]
-    if found != kind: raise ValueError(f"{folder/'joints.mat'}: its shape is that of {found.upper()}; use load_{found}")
-    return read_lsp(folder/'joints.mat')
-
 # %% ../../nbs/people/65_lsp.ipynb #400fa6ad
-def load_lsp(folder, # joints.mat and images/
-             split:str='train', # 'train': the first half, 'test': the second
-            )->list[Person]:
-    "People of Leeds Sports Pose."
-    if split not in ('train', 'test'): raise ValueError(f"split must be 'train' or 'test', got {split!r}")
-    joints, visibility = expect(Path(folder), 'lsp')
-    half = len(joints)//2
-    numbers = range(1, half + 1) if split == 'train' else range(half + 1, len(joints) + 1)
-    return people_of(Path(folder), numbers, joints, visibility, 4)
+PHOTO = re.compile(r'im([0-9]{4,5})\.(jpg|jpeg|png)', re.IGNORECASE)
+
+def photographs_of(folder:Path, # of joints.mat
+                   digits:int, # of the data set's own names: LSP 4, LSPET 5
+                   n:int, # columns of `joints`
+                  )->list[tuple[int, Path]]: # number and path of the photograph of each column
+    "The photographs of a folder, by column of its joints. InputError if they can't be those of the joints."
+    place = folder/'images' if (folder/'images').is_dir() else folder
+    names = [(found[1], path) for path in sorted(place.iterdir()) if (found := PHOTO.fullmatch(path.name))]
+    own = any(len(text) == digits and text != f'{int(text):0{9 - digits}d}' for text, _ in names)
+    style, paths = digits if own else 9 - digits, {}
+    for text, path in names:
+        number = int(text)
+        if text != f'{number:0{style}d}': continue
+        if number in paths:
+            raise InputError(f'{paths[number].name} and {path.name} may both be photograph {number}', 'keep one of them', place)
+        paths[number] = path
+    if not paths:
+        raise InputError(f'no photographs im{1:0{digits}d}.jpg or .png here', 'joints.mat has joints for them', place)
+    if max(paths) > n and not all(k in paths for k in range(1, n + 1)):
+        if len(paths) == n: return sorted(paths.items())
+        raise InputError(f'{len(paths)} photographs with numbers up to {max(paths)}, but joints.mat has joints for {n}',
+                         'take photographs and joints.mat from one download', place)
+    return [(k, paths.get(k, place/f'im{k:0{style}d}.jpg')) for k in range(1, n + 1)]
 
 # %% ../../nbs/people/65_lsp.ipynb #41ad1198
+def people_of(folder:Path, # of joints.mat
+              photographs:list[tuple[int, Path]], # number and path by column
+              columns, # which of them
+              joints:np.ndarray, # (n, 14, 2)
+              visibility:np.ndarray, # (n, 14)
+             )->People:
+    "People of some columns of joints.mat, and how many were left out. InputError for a photograph that isn't there."
+    people, (neck, top) = People(), SKELETONS['lsp14'].head
+    for column in columns:
+        (number, path), xy, vis = photographs[column], joints[column], visibility[column]
+        if not path.is_file():
+            raise InputError('there is no such photograph', f"{folder/'joints.mat'} has joints for it", path)
+        if not (vis > 0).any():
+            people.left_out.add('no joint labelled', path)
+            continue
+        box = box_around(xy, vis, photo_size(path))
+        if not (box[2:] > 0).all():
+            people.left_out.add('all joints off the photograph', path)
+            continue
+        head = float(np.linalg.norm(xy[top] - xy[neck])) if min(vis[top], vis[neck]) > 0 else None
+        people.append(Person(str(path), box, xy, vis, image_id=number, person_id=number, head_size=head or None))
+    return people
+
+def expect(folder:Path, kind:str)->tuple[np.ndarray, np.ndarray]: # joints (n, 14, 2), visibility (n, 14)
+    "Joints of a folder that must be of this kind."
+    found, numbers = read_joints_mat(folder/'joints.mat')
+    if found != kind: raise InputError(f'its shape is that of {found.upper()}', f'use load_{found}', folder/'joints.mat')
+    return joints_of(found, numbers)
+
+# %% ../../nbs/people/65_lsp.ipynb #c547e000
+def load_lsp(folder, # joints.mat and images/
+             split:str='train', # 'train': the first half, 'test': the second
+            )->People:
+    "People of Leeds Sports Pose. InputError for what can't be read."
+    if split not in ('train', 'test'): raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    folder = Path(folder)
+    joints, visibility = expect(folder, 'lsp')
+    n = len(joints)
+    columns = range(n//2) if split == 'train' else range(n//2, n)
+    return people_of(folder, photographs_of(folder, 4, n), columns, joints, visibility)
+
+# %% ../../nbs/people/65_lsp.ipynb #4915e4a1
 def load_lspet(folder, # joints.mat, images/, and split.json if there is one
                split:str='train', # 'train' or 'val'
-              )->list[Person]:
-    "People of Leeds Sports Pose Extended."
+              )->People:
+    "People of Leeds Sports Pose Extended. InputError for what can't be read."
     if split not in ('train', 'val'): raise ValueError(f"split must be 'train' or 'val', got {split!r}")
     folder = Path(folder)
     joints, visibility = expect(folder, 'lspet')
-    first_val = len(joints) - len(joints)//10
-    numbers = range(1, first_val + 1) if split == 'train' else range(first_val + 1, len(joints) + 1)
-    if (folder/'split.json').is_file(): numbers = numbers_of(folder/'split.json', split, len(joints))
-    return people_of(folder, numbers, joints, visibility, 5)
+    n = len(joints)
+    photographs, first_val = photographs_of(folder, 5, n), n - n//10
+    columns = range(first_val) if split == 'train' else range(first_val, n)
+    if (folder/'split.json').is_file(): columns = columns_of(folder/'split.json', split, photographs)
+    return people_of(folder, photographs, columns, joints, visibility)
 
-def numbers_of(path:Path, split:str, n:int)->list[int]: # from 1
-    "Image numbers of a part, by split.json."
-    parts = read_json(path)
-    names = parts.get(split) if isinstance(parts, dict) else None
-    if not isinstance(names, list): raise ValueError(f"{path}: has no list {split!r}")
-    numbers = [int(''.join(filter(str.isdigit, Path(str(name)).stem)) or 0) for name in names]
-    wrong = [name for name, k in zip(names, numbers) if not 1 <= k <= n]
-    if wrong: raise ValueError(f"{path}: {wrong[0]!r} in {split!r} is not one of the {n} images of joints.mat")
-    return numbers
+def columns_of(path:Path, # split.json
+               split:str, # 'train' or 'val'
+               photographs:list[tuple[int, Path]], # number and path by column
+              )->list[int]: # columns, from 0
+    "Columns of a part, by split.json. InputError for names of no photograph, and for photographs named twice."
+    parts, seen, columns = read_json(path), {}, {number: column for column, (number, _) in enumerate(photographs)}
+    if not isinstance(parts, dict) or not isinstance(parts.get(split), list):
+        raise InputError(f'has no list {split!r}', "list the names of photographs under 'train' and 'val'", path)
+    for part in ('train', 'val'):
+        names = parts.get(part, [])
+        if not isinstance(names, list): raise InputError('is no list', 'list the names of photographs', path, field=repr(part))
+        for name in names:
+            number = number_of(name)
+            if number not in columns:
+                raise InputError(f'names {name!r:.60}, which is not one of the {len(photographs)} photographs of joints.mat',
+                                 'remove it, or write it like im00001.jpg', path, field=repr(part))
+            if number in seen:
+                raise InputError(f'names {name!r:.60}, which {seen[number]!r} names, too', 'remove one of the two', path, field=repr(part))
+            seen[number] = part
+    return [columns[number] for number, part in seen.items() if part == split]
+
+def number_of(name)->int|None:
+    "Number of a photograph by its name or number; None if it is neither."
+    if isinstance(name, int) and not isinstance(name, bool): return name
+    found = re.fullmatch(r'(?:im)?([0-9]{1,5})(\.[a-z]+)?', str(name).replace('\\', '/').rpartition('/')[2], re.IGNORECASE)
+    return int(found[1]) if isinstance(name, str) and found else None
