@@ -39,7 +39,8 @@ def check_numbers(kind:str, numbers:np.ndarray, path)->None:
     third = numbers[..., 2]
     used = np.ones_like(third, bool) if kind == 'lsp' else third == 1      # where LSPET has v = 0, x and y mean nothing
     lost = used & ~(np.abs(numbers[..., :2]) < FARTHEST).all(-1)
-    for wrong, says in ((~np.isin(third, (0, 1)), 'has {2:g} as its third number, which is 0 or 1'), (lost, 'has x, y = {:g}, {:g}')):
+    for wrong, says in ((~np.isin(third, (0, 1)), 'has {2:g} as its third number, which is 0 or 1'),
+                        (lost, 'has x, y = {:g}, {:g}')):
         if wrong.any():
             n, joint = np.argwhere(wrong)[0]
             raise InputError(says.format(*numbers[n, joint]), 'download the file again', path, f'image {n + 1}',
@@ -86,7 +87,8 @@ def photographs_of(folder:Path, # of joints.mat
         number = int(text)
         if text != f'{number:0{style}d}': continue
         if number in paths:
-            raise InputError(f'{paths[number].name} and {path.name} may both be photograph {number}', 'keep one of them', place)
+            both = f'{paths[number].name} and {path.name} may both be photograph {number}'
+            raise InputError(both, 'keep one of them', place)
         paths[number] = path
     if not paths:
         raise InputError(f'no photographs im{1:0{digits}d}.jpg or .png here', 'joints.mat has joints for them', place)
@@ -166,15 +168,17 @@ def columns_of(path:Path, # split.json
         for name in names:
             number = number_of(name)
             if number not in columns:
-                raise InputError(f'names {name!r:.60}, which is not one of the {len(photographs)} photographs of joints.mat',
-                                 'remove it, or write it like im00001.jpg', path, field=repr(part))
+                unknown = f'names {name!r:.60}, which is not one of the {len(photographs)} photographs of joints.mat'
+                raise InputError(unknown, 'remove it, or write it like im00001.jpg', path, field=repr(part))
             if number in seen:
-                raise InputError(f'names {name!r:.60}, which {seen[number]!r} names, too', 'remove one of the two', path, field=repr(part))
+                twice = f'names {name!r:.60}, which {seen[number]!r} names, too'
+                raise InputError(twice, 'remove one of the two', path, field=repr(part))
             seen[number] = part
     return [columns[number] for number, part in seen.items() if part == split]
 
 def number_of(name)->int|None:
     "Number of a photograph by its name or number; None if it is neither."
     if isinstance(name, int) and not isinstance(name, bool): return name
-    found = re.fullmatch(r'(?:im)?([0-9]{1,5})(\.[a-z]+)?', str(name).replace('\\', '/').rpartition('/')[2], re.IGNORECASE)
-    return int(found[1]) if isinstance(name, str) and found else None
+    if not isinstance(name, str): return None
+    found = re.fullmatch(r'(?:im)?([0-9]{1,5})(\.[a-z]+)?', name.replace('\\', '/').rpartition('/')[2], re.IGNORECASE)
+    return int(found[1]) if found else None
