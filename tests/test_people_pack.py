@@ -1,6 +1,6 @@
 """Packs end to end: real and drawn photographs, interruption, concurrency, pickling, and pixels that go where joints go."""
 import json, multiprocessing, os, pickle, signal, subprocess, sys, time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import cv2
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import p2net.people.pack as packing
+from p2net.errors import InputError
 from p2net.people.coco import load_coco
 from p2net.people.folder import find_people
 from p2net.people.pack import ARRAYS, FILL, Batches, Canvases, build_pack, canvas_side, halves, image_to_canvas, pack_folder
@@ -107,9 +108,10 @@ def test_threads_and_portions_change_nothing(people, tmp_path):
 def test_cv2_threads_are_given_back(people):
     before = cv2.getNumThreads()
     pack_of(people)
-    with pytest.raises(FileNotFoundError): pack_of([replace(people[0], image='gone.png')])
+    with pytest.raises(InputError, match='gone.png: photograph of person 0: there is no such photograph'):
+        pack_of([replace(people[0], image='gone.png')])
     Path(people[0].image).write_bytes(b'x')
-    with pytest.raises(ValueError): pack_of(people)
+    with pytest.raises(InputError, match='0.png: photograph of person 0: no picture'): pack_of(people)
     assert cv2.getNumThreads() == before
 
 
@@ -277,3 +279,30 @@ def test_settings_are_kept_with_the_pack(people, tmp_path):
     pack_of(people, cache=tmp_path, reach=1.25)
     about = json.loads(next(tmp_path.glob('*/pack.json')).read_text())
     assert about['settings']['reach'] == 1.25 and about['settings']['skeleton'][0] == 'coco17' and about['settings']['version'] == packing.VERSION
+
+
+@pytest.mark.parametrize('name, fault', [('pack.json', b'{"settings": '), ('people.npz', b'PK'), ('canvases.npy', b''), ('pack.json', b'{}')])
+def test_a_pack_that_something_broke_is_named(people, tmp_path, name, fault):
+    "A disk error or a copy that ended early: one line that says which folder to remove."
+    pack_of(people, cache=tmp_path/'cache')
+    folder = next((tmp_path/'cache').iterdir())
+    (folder/name).write_bytes(fault)
+    with pytest.raises(InputError, match=f'{folder}.*remove the folder') as caught: pack_of(people, cache=tmp_path/'cache')
+    assert '\n' not in str(caught.value)
+
+
+def test_who_is_on_an_unreadable_photograph_is_said(people, tmp_path):
+    "Two people on the same cut photograph: the line names the first and counts the other."
+    path = Path(people[2].image)
+    path.write_bytes(path.read_bytes()[:500])
+    both = [people[0], people[2], replace(people[2], person_id=77)]
+    for cache in (None, tmp_path/'cache'):
+        with pytest.raises(InputError, match='2.png: photograph of person 2 and 1 more: a PNG that is cut short'): pack_of(both, cache=cache)
+    assert list((tmp_path/'cache').iterdir()) == []
+
+
+def test_the_fields_with_a_row_per_person(people):
+    "Whatever field is added to a pack, the arrays and nothing else are cut, kept and hashed row by row."
+    pack = pack_of(people)
+    assert ARRAYS == [f.name for f in fields(pack) if isinstance(getattr(pack, f.name), np.ndarray)]
+    assert all(len(getattr(pack, k)) == len(pack) == 6 and len(getattr(pack.take([4, 1]), k)) == 2 for k in ARRAYS)

@@ -4,23 +4,26 @@
 
 # %% ../../nbs/people/70_pack.ipynb #4c0d9e6a
 from __future__ import annotations
-import hashlib, io, json, os, shutil, tempfile, time
+import hashlib, io, json, os, shutil, tempfile, time, zipfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import count
 from pathlib import Path
 import cv2
 import numpy as np
 from tqdm.auto import tqdm
+from .annotations import Annotations
+from ..errors import InputError, Tally
 from .person import Person, box_to_frame, compose, frame_to_matrix, invert, transform
+from .photographs import no_file, plain, read_with_header
 from .skeleton import Skeleton
 
 # %% auto #0
-__all__ = ['FILL', 'ARRAYS', 'VERSION', 'canvas_side', 'image_to_canvas', 'cut', 'average_blocks', 'read_picture', 'Canvases',
+__all__ = ['FILL', 'ARRAYS', 'VERSION', 'canvas_side', 'image_to_canvas', 'cut', 'average_blocks', 'of_person', 'Canvases',
            'reopen', 'reduce', 'Jpegs', 'open_jpegs', 'reduce_jpegs', 'to_jpeg', 'Pack', 'people_arrays',
-           'check_people', 'digest', 'annotation_digest', 'file_stamps', 'pack_folder', 'Cutter', 'single_threaded_cv2',
-           'bar', 'into_array', 'into_file', 'cut_to_memory', 'cut_to_disk', 'check_space', 'sweep', 'write_pack',
-           'open_pack', 'build_pack', 'matrices', 'take', 'Batches', 'random_images', 'halves']
+           'check_people', 'digest', 'annotation_digest', 'fingerprint_of', 'file_stamps', 'pack_folder', 'Cutter',
+           'single_threaded_cv2', 'bar', 'into_array', 'into_file', 'cut_to_memory', 'cut_to_disk', 'check_space',
+           'sweep', 'write_pack', 'open_pack', 'build_pack', 'matrices', 'take', 'Batches', 'random_images', 'halves']
 
 # %% ../../nbs/people/70_pack.ipynb #b9a6a18a
 FILL = (124, 116, 104) # RGB; ImageNet's mean colour in grey levels, C-12
@@ -64,16 +67,10 @@ def average_blocks(picture:np.ndarray, matrix:np.ndarray, side:int, k:int)->tupl
     return small, compose(matrix, [[k, 0, x0 + middle], [0, k, y0 + middle]])
 
 # %% ../../nbs/people/70_pack.ipynb #6e484ded
-def read_picture(path)->tuple[np.ndarray, str]: # (h, w, 3) uint8 RGB, SHA-256 of the file
-    "A photograph and the hash of its file; one clear line if there is none."
-    try: data = Path(path).read_bytes()
-    except OSError: raise FileNotFoundError(f"{path}: there is no such image; check the image folder") from None
-    how = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data else None
-    half = data[:2] == b'\xff\xd8' and b'\xff\xd9' not in data[-2048:] # a JPEG without its end (OpenCV 4 paints it grey)
-    if picture is None or half:
-        raise ValueError(f"{path}: not a whole image that OpenCV can read; restore the file or leave out its people")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), hashlib.sha256(data).hexdigest()
+def of_person(error:InputError, person_ids)->InputError:
+    "The line about a photograph, with whose it is."
+    more = f' and {len(person_ids) - 1} more' if len(person_ids) > 1 else ''
+    return InputError(error.problem, error.remedy, error.file, f'photograph of person {person_ids[0]}{more}', error.field)
 
 # %% ../../nbs/people/70_pack.ipynb #d5673fd0
 class Canvases:
@@ -174,7 +171,8 @@ class Pack:
     skeleton: Skeleton
     input_size: tuple[int, int]  # (H, W)
     fingerprint: str  # of settings, annotation and the content of the photographs
-    bystanders: tuple[dict, ...] = ()  # others in the photographs, as `people.coco.bystanders` has them
+    notes: Tally = field(default_factory=Tally)  # what packing saw in the photographs: entirely black ones, entirely white ones
+    annotations: Annotations|None = None  # of their photographs, with those who became no person; None: not COCO's layout
 
     def __len__(self)->int: return len(self.joints)
 
@@ -183,7 +181,7 @@ class Pack:
         "File names of the photographs."
         return [Path(i).name for i in self.images]
 
-ARRAYS = [f.name for f in fields(Pack)][1:-4] # the fields with one row per person
+ARRAYS = [f.name for f in fields(Pack) if f.type in ('np.ndarray', np.ndarray)] # the fields with one row per person
 
 # %% ../../nbs/people/70_pack.ipynb #ef1ad2a6
 def people_arrays(people:list[Person], skeleton:Skeleton, input_size:tuple[int, int], reach:float, padding:float,
@@ -203,16 +201,16 @@ def people_arrays(people:list[Person], skeleton:Skeleton, input_size:tuple[int, 
 
 def check_people(people:list[Person], skeleton:Skeleton, input_size:tuple[int, int], reach:float)->None:
     "Refuse what can't be packed."
-    if not len(people): raise ValueError("people is empty: there is nobody to pack")
+    if not len(people): raise InputError("people is empty: there is nobody to pack", "check the annotations")
     if len(input_size) != 2 or min(input_size) <= 0: raise ValueError(f"input_size must be (H, W), got {input_size}")
     if not reach >= 1: raise ValueError(f"reach must be at least 1, the crop itself, got {reach}")
     for p in people:
         if len(p.joints) == len(skeleton): continue
-        raise ValueError(f"{p.image}, person {p.person_id}: has {len(p.joints)} joints, "
-                         f"skeleton {skeleton.name!r} has {len(skeleton)}")
+        raise InputError(f"has {len(p.joints)} joints, skeleton {skeleton.name!r} has {len(skeleton)}",
+                         "give the skeleton of these annotations", p.image, f"person {p.person_id}")
 
 # %% ../../nbs/people/70_pack.ipynb #150e7da2
-VERSION = 1 # of what packing does to pixels: goes up with each change
+VERSION = 2 # of what packing does to pixels: goes up with each change, so that older packs are not opened
 
 def digest(*parts)->str: # 64 hexadecimal digits
     "SHA-256 of arrays and of whatever JSON can write."
@@ -226,11 +224,21 @@ def annotation_digest(arrays:dict, settings:dict)->str:
     "Hash of everything in a pack but the photographs."
     return digest(settings, *(arrays[k] for k in ARRAYS if k != 'images'))
 
-def file_stamps(images:np.ndarray)->list: # one [path, bytes, modification time] per distinct image
-    "What tells that a photograph has changed, without reading it."
-    try: return [[path, (stat := os.stat(path)).st_size, stat.st_mtime_ns] for path in dict.fromkeys(images.tolist())]
-    except OSError as error:
-        raise FileNotFoundError(f"{error.filename}: there is no such image; check the image folder") from None
+def fingerprint_of(arrays:dict, settings:dict,
+                   hashes:list[str], # of the photographs, as `Cutter.run` returns them
+                  )->str: # the same on every machine, and for ordinary photographs in every version so far
+    "Hash of everything in a pack."
+    return digest(annotation_digest(arrays, {**settings, 'version': 1}), hashes)
+
+def file_stamps(arrays:dict)->list: # one [path, bytes, modification time] per distinct image
+    "What tells that a photograph has changed, without reading it. InputError for a photograph that isn't there."
+    stamps = {}
+    for path, person_id in zip(arrays['images'].tolist(), arrays['person_id'].tolist()):
+        if path in stamps: continue
+        try: about = os.stat(path)
+        except (OSError, ValueError) as error: raise of_person(no_file(path, error), [person_id]) from None
+        stamps[path] = [path, about.st_size, about.st_mtime_ns]
+    return list(stamps.values())
 
 def pack_folder(root=None)->Path:
     "Where packs are kept: `root`, else $P2NET_CACHE, else ~/.cache/p2net, and there packs/."
@@ -244,6 +252,7 @@ class Cutter:
     side: int  # of a canvas
     progress: bool = True  # show a bar
     workers: int|None = None  # threads; None: as many as cores, 8 at most
+    notes: Tally = field(default_factory=Tally)  # what `run` saw in the photographs
 
     def jobs(self)->list[tuple[str, list[int]]]:
         "Each photograph with the rows of its people."
@@ -251,10 +260,13 @@ class Cutter:
         for row, path in enumerate(self.arrays['images'].tolist()): rows_of.setdefault(path, []).append(row)
         return list(rows_of.items())
 
-    def cut_image(self, path:str, matrices:np.ndarray, finish)->tuple[str, list]: # hash of the file, canvases
-        "The canvases of all people of one photograph."
-        picture, sha = read_picture(path)
-        return sha, [finish(cut(picture, m, self.side)) for m in matrices]
+    def cut_image(self, path:str, rows:list[int], to_canvas:np.ndarray, finish)->tuple[str, str|None, list]:
+        "All people of one photograph: its hash, its one colour if it has only one, and the canvases."
+        try: picture, sha, header = read_with_header(path)
+        except InputError as error: raise of_person(error, self.arrays['person_id'][rows].tolist()) from None
+        # until version 1 only such photographs were read as they are now
+        if not header.ordinary or header.orientation != 1: sha = f'{sha} {VERSION}'
+        return sha, plain(picture), [finish(cut(picture, to_canvas[row], self.side)) for row in rows]
 
     def run(self, write, # called with the row of a person and what `finish` made of the canvas
             finish=lambda canvas: canvas, # done in the threads
@@ -265,8 +277,9 @@ class Cutter:
         with single_threaded_cv2(), ThreadPoolExecutor(workers) as pool, bar(len(to_canvas), self.progress) as shown:
             for start in range(0, len(jobs), 8*workers):
                 portion = jobs[start:start + 8*workers]
-                done = pool.map(lambda job: self.cut_image(job[0], to_canvas[job[1]], finish), portion)
-                for (_, rows), (sha, canvases) in zip(portion, done):
+                done = pool.map(lambda job: self.cut_image(*job, to_canvas, finish), portion)
+                for (path, rows), (sha, colour, canvases) in zip(portion, done):
+                    if colour: self.notes.add(f'photograph entirely {colour}', path)
                     for row, canvas in zip(rows, canvases): write(row, canvas)
                     hashes.append(sha); shown.update(len(rows))
         return hashes
@@ -318,8 +331,8 @@ def check_space(folder:Path, n:int, side:int, store:str)->None:
     "Refuse a pack that the disk can't hold."
     need, free = n*3*side**2/(8 if store == 'jpeg' else 1), shutil.disk_usage(folder).free
     if need < .95*free: return
-    raise OSError(f"{folder}: {n} canvases of {side} pixels need about {need/1e9:.1f} GB, {free/1e9:.1f} GB are free; "
-                  "use another disk (P2NET_CACHE)" + (" or store='jpeg'" if store == 'raw' else ""))
+    raise InputError(f"{n} canvases of {side} pixels need about {need/1e9:.1f} GB, {free/1e9:.1f} GB are free",
+                     "use another disk (P2NET_CACHE)" + (" or store='jpeg'" if store == 'raw' else ""), folder)
 
 def sweep(folder:Path)->None:
     "Remove what a killed process left: unfinished packs that nothing was written to for a day."
@@ -337,8 +350,8 @@ def write_pack(folder:Path, cutter:Cutter, settings:dict)->None:
     try:
         hashes = cut_to_disk(cutter, settings['store'], building)
         np.savez(building/'people.npz', **cutter.arrays)
-        about = dict(settings=settings, fingerprint=digest(annotation_digest(cutter.arrays, settings), hashes))
-        (building/'pack.json').write_text(json.dumps(about))
+        about = dict(settings=settings, fingerprint=fingerprint_of(cutter.arrays, settings, hashes), notes=cutter.notes)
+        (building/'pack.json').write_text(json.dumps(about), encoding='utf-8')
         try: os.replace(building, folder)
         except OSError: # another process was faster; its pack is the same
             if not (folder/'pack.json').is_file(): raise
@@ -346,13 +359,17 @@ def write_pack(folder:Path, cutter:Cutter, settings:dict)->None:
 
 # %% ../../nbs/people/70_pack.ipynb #f5e049c9
 def open_pack(folder:Path, skeleton:Skeleton)->Pack:
-    "A pack from its folder; canvases stay on disk."
-    about = json.loads((folder/'pack.json').read_text())
-    settings, size = about['settings'], tuple(about['settings']['input_size'])
-    with np.load(folder/'people.npz') as stored: arrays = {k: stored[k] for k in ARRAYS}
-    if settings['store'] == 'raw': source = np.load(folder/'canvases.npy', mmap_mode='r')
-    else: source = open_jpegs(folder/'canvases.bin', np.load(folder/'spans.npy'), canvas_side(size, settings['reach']))
-    return Pack(Canvases(source), **arrays, skeleton=skeleton, input_size=size, fingerprint=about['fingerprint'])
+    "A pack from its folder; canvases stay on disk. InputError if its files are broken."
+    try:
+        about = json.loads((folder/'pack.json').read_text(encoding='utf-8'))
+        settings, size = about['settings'], tuple(about['settings']['input_size'])
+        with np.load(folder/'people.npz') as stored: arrays = {k: stored[k] for k in ARRAYS}
+        if settings['store'] == 'raw': source = np.load(folder/'canvases.npy', mmap_mode='r')
+        else: source = open_jpegs(folder/'canvases.bin', np.load(folder/'spans.npy'), canvas_side(size, settings['reach']))
+        notes = Tally({reason: tuple(seen) for reason, seen in about['notes'].items()})
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f'this pack is broken ({error})', 'remove the folder; it is made anew', folder) from None
+    return Pack(Canvases(source), **arrays, skeleton=skeleton, input_size=size, fingerprint=about['fingerprint'], notes=notes)
 
 # %% ../../nbs/people/70_pack.ipynb #a766d9a1
 def build_pack(people:list[Person],
@@ -371,11 +388,12 @@ def build_pack(people:list[Person],
     arrays = people_arrays(people, skeleton, input_size, reach, padding)
     settings = dict(version=VERSION, skeleton=[skeleton.name, *skeleton.joints], input_size=list(input_size),
                     reach=reach, padding=padding, store=store)
-    stamps, told = file_stamps(arrays['images']), annotation_digest(arrays, settings)
+    stamps, told = file_stamps(arrays), annotation_digest(arrays, settings)
     cutter = Cutter(arrays, canvas_side(input_size, reach), progress, workers)
     if cache is None:
         canvases, hashes = cut_to_memory(cutter, store)
-        return Pack(canvases, **arrays, skeleton=skeleton, input_size=input_size, fingerprint=digest(told, hashes))
+        return Pack(canvases, **arrays, skeleton=skeleton, input_size=input_size, notes=cutter.notes,
+                    fingerprint=fingerprint_of(arrays, settings, hashes))
     folder = Path(cache)/digest(told, arrays['images'].tolist(), stamps)[:20]
     if not (folder/'pack.json').is_file(): write_pack(folder, cutter, settings)
     return open_pack(folder, skeleton)
@@ -402,7 +420,8 @@ def take(self:Pack,
     rows = np.arange(len(self))[np.asarray(indices)]
     some = {k: getattr(self, k)[rows] for k in ARRAYS}
     fingerprint = digest(self.fingerprint, rows.astype(np.int64))
-    return replace(self, canvases=self.canvases.take(rows), fingerprint=fingerprint, **some)
+    known = self.annotations and self.annotations.of_images(some['image_id'].tolist())
+    return replace(self, canvases=self.canvases.take(rows), fingerprint=fingerprint, annotations=known, **some)
 
 Pack.matrices, Pack.take = matrices, take
 
