@@ -50,6 +50,10 @@ class Annotations:
         return replace(self, images={i: image for i, image in self.images.items() if i in ids},
                        rows=[row for row in self.rows if row['image_id'] in ids])
 
+    def with_boxes(self)->'Annotations':
+        "Only rows that have a box."
+        return replace(self, rows=[row for row in self.rows if row['bbox'] is not None])
+
     def with_file_ids(self, results:list[dict], # rows with our image_id
                      )->list[dict]: # with the ids that the file has
         "Results as pycocotools compares them with the user's own file."

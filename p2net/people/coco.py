@@ -77,7 +77,7 @@ def person_from(row:dict, # of Annotations.rows
                )->Person:
     "One row of the file as a Person."
     return Person(str(photo), bbox, joints, visibility, area=row['area'], image_id=row['image_id'], person_id=row['id'],
-                  score=row['score'], head_size=row['head_size'])
+                  head_size=row['head_size'])
 
 # %% ../../nbs/people/50_coco.ipynb #e5aa6938
 def spellings(name:str)->list[str]: # the name as it is first

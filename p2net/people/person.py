@@ -80,7 +80,8 @@ class People(list):
         left_out = Tally(self.left_out)
         left_out.add(f'beyond the first {most} that were asked for', f'{self[most].image}, person {self[most].person_id}',
                      len(self) - most)
-        return People(self[:most], left_out, self.mended, self.annotations)
+        known = self.annotations and self.annotations.of_images([p.image_id for p in self[:most]])
+        return People(self[:most], left_out, self.mended, known)
 
 # %% ../../nbs/people/20_person.ipynb #46cc5c32
 def to_heatmap(points, # x, y in input pixels; numpy or torch, any shape

@@ -16,7 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
+from ..errors import InputError, read_json
 from . import body as body_module
+from ..progress import Progress
 from .body import JOINTS, Body, anny_is_cold, get_body, rotation
 from .camera import Camera, World, develop, draw_look, look_at, render
 from .clothes import Wardrobe, by_name, draw_outfit, dress, paint_body
@@ -45,7 +47,7 @@ class RenderConfig:
 
     def __post_init__(self):
         def need(ok, name, what):
-            if not ok: raise ValueError(f"RenderConfig: {name} must be {what}, got {getattr(self, name)!r}")
+            if not ok: raise InputError(f"RenderConfig: {name} must be {what}, got {getattr(self, name)!r}")
         whole = lambda n: isinstance(getattr(self, n), (int,np.integer))
         for n in ('train','val','seed'): need(whole(n) and getattr(self, n)>=0, n, 'an integer >= 0')
         need(self.train+self.val > 0, 'train', '> 0 when val is 0')
@@ -330,7 +332,7 @@ def _generators(config:RenderConfig, split:str, index:int)->tuple:
 def render_frame(config:RenderConfig, split:str, # 'train' or 'val'
                  index:int)->tuple: # photograph (H, W, 3) uint8 RGB, JPEG quality, annotations
     "One photograph. Depends on config, split and index alone."
-    if split not in SPLITS: raise ValueError(f"render_frame: split must be one of {', '.join(SPLITS)}, got {split!r}")
+    if split not in SPLITS: raise InputError(f"render_frame: split must be one of {', '.join(SPLITS)}, got {split!r}")
     rng, grain = _generators(config, split, index)
     studio, size = get_studio(), draw_size(rng, config.side)
     n = 1 if rng.random()>=config.company else (2 if rng.random()<.62 else 3)
@@ -469,22 +471,24 @@ def _assemble(folder:Path, split:str, chosen:list)->bytes:
 def is_finished(folder, config:RenderConfig)->bool:
     "Whether the folder holds the whole data set of these settings."
     path = Path(folder)/'fingerprint.json'
-    return path.exists() and json.loads(path.read_text()).get('fingerprint')==config.fingerprint
+    if not path.exists(): return False
+    told = read_json(path)
+    return isinstance(told, dict) and told.get('fingerprint')==config.fingerprint
 
 def render_people(folder=None, # None: `rendered_folder(config)`
                   config:RenderConfig=RenderConfig(),
                   workers:int=None, # processes; None: one per core
-                  progress:bool=True, # a bar; TQDM_DISABLE=1 silences it too
+                  progress:bool=True, # a bar on a terminal, else a line a minute; TQDM_DISABLE=1 silences both
                  )->Path: # the folder
     "Renders a COCO-format data set. A finished folder is used as it is, an interrupted one goes on where it was."
     from filelock import FileLock
     folder = Path(folder) if folder is not None else rendered_folder(config)
     if is_finished(folder, config): return folder
     if (folder/'fingerprint.json').exists():
-        raise ValueError(f"{folder}/fingerprint.json: another data set is here; give an empty folder or remove it")
+        raise InputError(f"{folder}/fingerprint.json: another data set is here; give an empty folder or remove it")
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os,'sched_getaffinity') else os.cpu_count() or 1
-    if workers < 1: raise ValueError(f"workers must be >= 1, got {workers}")
+    if workers < 1: raise InputError(f"workers must be >= 1, got {workers}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent/f'.{folder.name}.lock'): # who comes second waits, and finds a finished folder
         if not is_finished(folder, config): _render(folder, config, workers, progress)
@@ -492,14 +496,12 @@ def render_people(folder=None, # None: `rendered_folder(config)`
 
 def _render(folder, config, workers, progress):
     "What is missing in a folder that nobody else works on."
-    from tqdm.auto import tqdm
     _claim(folder, config)
     if anny_is_cold():
-        if progress: tqdm.write('Anny builds its body model: about a minute, once on this machine')
+        if progress: print('Anny builds its body model: about a minute, once on this machine', file=sys.stderr, flush=True)
         get_body()
     splits = [_Split('train', config.train), _Split('val', config.val)]
-    silent = None if progress else True # None: silent unless there is a terminal
-    with tqdm(total=config.train+config.val, unit='person', desc='Rendering people', disable=silent) as bar:
+    with Progress('rendering', config.train+config.val, unit='people', show=progress) as bar:
         _pool(folder, config, workers, splits, bar)
     _finish(folder, config, splits)
 
@@ -507,8 +509,9 @@ def _render(folder, config, workers, progress):
 def _claim(folder, config):
     "An unfinished folder belongs to one configuration."
     path = folder/'rendering.json'
-    if path.exists() and json.loads(path.read_text())['fingerprint']!=config.fingerprint:
-        raise ValueError(f"{path}: another data set is being rendered here; give another folder or remove this one")
+    told = read_json(path) if path.exists() else dict(fingerprint=config.fingerprint)
+    if not isinstance(told, dict) or told.get('fingerprint')!=config.fingerprint:
+        raise InputError(f"{path}: another data set is being rendered here; give another folder or remove this one")
     _write(path, json.dumps(dict(fingerprint=config.fingerprint)).encode())
 
 # %% ../../nbs/people/40_rendering.ipynb #f6f5812d

@@ -5,25 +5,27 @@
 # %% ../../nbs/runs/30_data.ipynb #afc77b4e
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
+import hashlib, sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np, torch
 from torch import Tensor
 
+from ..errors import InputError, Tally
 from ..da2.deploy import augment_fast
 from ..da2.operations import Draws
-from ..people.coco import bystanders
 from ..people.folder import find_people
 from ..people.heatmaps import default_sigma, joint_weights, render_heatmaps
 from ..people.pack import Pack, build_pack, pack_folder
+from ..people.person import People
 from ..people.rendering import RenderConfig, render_people, rendered_folder
 from ..people.skeleton import Skeleton
 from .config import DataConfig, TrainingConfig
 
 # %% auto #0
-__all__ = ['generator', 'RunPeople', 'people_folder', 'load_people', 'base_draws', 'crop_people', 'targets']
+__all__ = ['generator', 'RunPeople', 'say_on_stderr', 'notes_of', 'say_notes', 'people_folder', 'pack_people', 'load_people',
+           'base_draws', 'crop_people', 'targets']
 
 # %% ../../nbs/runs/30_data.ipynb #b4121b66
 def generator(*key:int|str, # what is drawn: (seed, 'training', step)
@@ -40,11 +42,29 @@ class RunPeople:
     val: Pack
     skeleton: Skeleton
     name: str                       # 'rendered', 'coco', 'mpii', 'lsp', 'lspet'
+    notes: dict = field(default_factory=dict) # split -> left_out, mended: reason -> count
 
-    def describe(self)->dict: # split -> name, people, fingerprint
+    def describe(self)->dict: # split -> name, people, fingerprint, and what was left out or mended
         "What a record says of the data."
-        return {split: dict(name=self.name, people=len(pack), fingerprint=pack.fingerprint)
+        return {split: dict(name=self.name, people=len(pack), fingerprint=pack.fingerprint, **self.notes.get(split, {}))
                 for split, pack in (('train', self.train), ('val', self.val))}
+
+# %% ../../nbs/runs/30_data.ipynb #00768f56
+def say_on_stderr(line:str)->None:
+    "A line for whoever runs the command, apart from its results."
+    print(line, file=sys.stderr, flush=True)
+
+def notes_of(people:People, pack:Pack)->dict[str, Tally]: # 'left_out', 'mended': only where there is something
+    "What became of the rows that are not in the pack, and what was completed."
+    mended = Tally(people.mended)
+    for reason, (count, first) in pack.notes.items(): mended.add(reason, first, count)
+    return {name: tally for name, tally in (('left_out', people.left_out), ('mended', mended)) if tally}
+
+def say_notes(split:str, people:int, notes:dict[str, Tally], say=say_on_stderr)->None:
+    "One line for each thing that was left out or completed."
+    if 'left_out' in notes: say(f"{split}: {people} people; {notes['left_out'].total} rows left out")
+    for name, tally in notes.items():
+        for line in tally.lines(): say(f"{split}: {'left out' if name == 'left_out' else 'noted'}: {line}")
 
 # %% ../../nbs/runs/30_data.ipynb #808eea6f
 def people_folder(data:DataConfig,
@@ -56,20 +76,27 @@ def people_folder(data:DataConfig,
     return render_people(rendered_folder(settings, cache), settings, progress=progress)
 
 # %% ../../nbs/runs/30_data.ipynb #c4d461b7
+def pack_people(people:People, skeleton:Skeleton, data:DataConfig, cache:Path|None=None, progress:bool=True)->Pack:
+    "People of a split as a pack, from the cache where it has them; with the annotations of its photographs."
+    if not people: raise InputError('there is nobody left' + (': ' + '; '.join(people.left_out.lines()) if people.left_out else ''), None, data.source)
+    pack = build_pack(people, skeleton, data.input_size, cache=pack_folder(cache), reach=data.reach, padding=data.padding,
+                      progress=progress)
+    return replace(pack, annotations=people.annotations)
+
 def load_people(data:DataConfig,
                 cache:Path|None=None, # see `people_folder`
                 progress:bool=True, # show bars
+                say=say_on_stderr, # takes a line about what was left out or completed
                )->RunPeople:
-    "People as packs, from the cache where it has them."
-    folder = people_folder(data, cache, progress)
-    found = find_people(folder)
-    def pack(people, most):
-        return build_pack(people[:most], found.skeleton, data.input_size, cache=pack_folder(cache), reach=data.reach,
-                          padding=data.padding, progress=progress)
-    train, held_out = pack(found.train(), data.train_people), found.val()
-    val = pack(held_out, data.val_people)
-    if found.kind == 'coco': val = replace(val, bystanders=tuple(bystanders(found.annotations['val'], held_out)))
-    return RunPeople(train, val, found.skeleton, 'rendered' if data.source == 'rendered' else found.kind)
+    "People as packs, from the cache where it has them. InputError for files that can't be used."
+    found, packs, notes = find_people(people_folder(data, cache, progress)), {}, {}
+    for split, load, most in (('train', found.train, data.train_people), ('val', found.val, data.val_people)):
+        people = load().first(most)
+        packs[split] = pack_people(people, found.skeleton, data, cache, progress)
+        tallies = notes_of(people, packs[split])
+        say_notes(split, len(people), tallies, say)
+        notes[split] = {name: tally.counts() for name, tally in tallies.items()}
+    return RunPeople(packs['train'], packs['val'], found.skeleton, 'rendered' if data.source == 'rendered' else found.kind, notes)
 
 # %% ../../nbs/runs/30_data.ipynb #87706f7a
 def base_draws(n:int, # people

@@ -20,7 +20,9 @@ from ..evaluation.pck import counted_joints, pck_table, pckh_table, scaled_error
 from ..evaluation.errors import breakdown, error_kinds
 from ..evaluation.ladder import LADDER, climb, timed
 from ..evaluation.nms import oks_nms
-from ..people.coco import file_hash, read_detections, read_json, to_coco
+from ..errors import InputError
+from ..people.annotations import Annotations, read_annotations, truth_row
+from ..people.coco import file_hash, to_coco
 from ..people.heatmaps import default_sigma
 from ..people.pack import Pack
 from ..people.person import Person, box_to_frame, compose, invert, transform
@@ -30,9 +32,9 @@ from .data import crop_people
 
 # %% auto #0
 __all__ = ['COCO17', 'BOX_LEVELS', 'BREAKDOWN', 'Predictions', 'to_image', 'crops', 'predict', 'judged', 'coco_columns', 'torsos',
-           'coco_people', 'ground_truth', 'average_precision', 'measure', 'near_enough', 'by_person', 'worse_boxes',
-           'with_boxes', 'box_quality', 'climbed', 'results_of', 'frame_area', 'suppressed', 'ladder', 'about_boxes',
-           'measure_boxes', 'taken_apart', 'write_examples']
+           'coco_people', 'ground_truth', 'judged_joints', 'average_precision', 'measure', 'near_enough', 'by_person',
+           'worse_boxes', 'with_boxes', 'box_quality', 'climbed', 'results_of', 'frame_area', 'suppressed', 'ladder',
+           'about_boxes', 'measure_boxes', 'file_results', 'taken_apart', 'write_examples']
 
 # %% ../../nbs/runs/40_evaluating.ipynb #4d73c9ab
 @dataclass
@@ -93,7 +95,8 @@ COCO17 = SKELETONS['coco17']
 def judged(skeleton:Skeleton)->Skeleton|None:
     "The joints that AP is taken over: COCO's, or all of an own skeleton; None for MPII's and LSP's, which have no AP."
     if set(COCO17.joints) <= set(skeleton.joints): return COCO17
-    return None if skeleton.name in SKELETONS else skeleton
+    ours = SKELETONS.get(skeleton.name)
+    return None if ours is not None and ours.joints == skeleton.joints else skeleton
 
 def coco_columns(skeleton:Skeleton)->list[int]|None:
     "Where the joints that AP is taken over are among the skeleton's; None where there is no AP."
@@ -113,18 +116,25 @@ def coco_people(pack:Pack, columns:list[int])->list[Person]: # with the joints o
 
 # %% ../../nbs/runs/40_evaluating.ipynb #221a1a08
 def ground_truth(pack:Pack, columns:list[int])->dict:
-    "The people of `pack` as COCO's dictionary, in memory, and the bystanders in their photographs."
+    "The people of `pack` as COCO's dictionary, in memory, with everybody else who is annotated in their photographs."
     # nobody asks for the size
     truth = to_coco(coco_people(pack, columns), judged(pack.skeleton), size_of=lambda path: (0, 0))
-    images = set(pack.image_id.tolist())
-    def judged_joints(flat): # a file's joints may be all of an own skeleton, which has more than are judged
-        rows = np.reshape(flat or [], (-1, 3))
-        if len(rows) == len(pack.skeleton): rows = rows[columns]
-        return rows.ravel().tolist() if len(rows) == len(columns) else [0]*3*len(columns)
-    truth['annotations'] += [a | dict(keypoints=judged_joints(a['keypoints'])) for a in pack.bystanders
-                             if a['image_id'] in images]
+    if pack.annotations is None: return truth
+    known, there = {row['id']: row for row in pack.annotations.rows}, {image['id'] for image in truth['images']}
+    for a in truth['annotations']:
+        if known[a['id']]['num_keypoints'] == 0: a['num_keypoints'] = 0      # as the file has it: ignored by COCO
+    others = [judged_joints(known[i], pack, columns) for i in pack.annotations.reasons if i in known]
+    truth['annotations'] += [dict(row, id=10**15 + n) for n, r in enumerate(others) if (row := truth_row(r, len(columns)))]
+    truth['images'] += [dict(id=i, file_name='', height=0, width=0) for i in pack.annotations.images if i not in there]
     return truth
 
+def judged_joints(row:dict, # of Annotations.rows
+                  pack:Pack, columns:list[int])->dict: # with the joints that are judged
+    "A row whose joints may be all of an own skeleton, which has more than are judged."
+    flat = row['keypoints']
+    return row | dict(keypoints=flat[columns]) if flat is not None and len(flat) == len(pack.skeleton) else row
+
+# %% ../../nbs/runs/40_evaluating.ipynb #39460fa5
 def average_precision(pack:Pack, predictions:Predictions, box_score:np.ndarray|float=1.)->dict[str, float]:
     "AP and AR of the people of `pack`; empty where they lack COCO's joints or areas."
     columns = coco_columns(pack.skeleton)
@@ -269,25 +279,29 @@ def ladder(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=EvaluationCon
 
 # %% ../../nbs/runs/40_evaluating.ipynb #a969f9d5
 def about_boxes(detections:str|Path, # JSON: a list of {image_id, category_id, bbox, score}
-                truth:str|Path, # COCO's annotation of the same photographs
+                pack:Pack, # of the boxes, from `people.coco.load_detections`
+                left_out:dict[str, int]|None=None, # rows that became no box, by reason
                )->dict: # name, sha256, boxes, AP: what a record says of them
     "Which boxes, how many, and how good by themselves."
-    images = {image['id'] for image in read_json(truth)['images']}
-    rows = [{'category_id': 1, **row} for row in read_detections(detections) if row['image_id'] in images]
+    rows = box_results(pack.image_id, pack.bbox, pack.score)
     return dict(name=Path(detections).name, sha256=file_hash(detections), boxes=len(rows),
-                AP=box_ap(truth, rows).get('AP'))
+                AP=box_ap(pack.annotations, rows).get('AP'), **(dict(left_out=left_out) if left_out else {}))
 
 def measure_boxes(model:nn.Module,
-                  pack:Pack, # of the boxes, from `people.coco.load_detections`
-                  truth:str|Path|dict, # COCO's annotation of the same photographs
+                  pack:Pack, # of the boxes, from `people.coco.load_detections`, with the annotations of their photographs
                   evaluation:EvaluationConfig=EvaluationConfig(), sigma:float|None=None,
-                  device:str|torch.device='cpu')->tuple[dict[str, float], list[dict]]: # AP ... AR; results as the server takes them
+                  device:str|torch.device='cpu')->tuple[dict[str, float], list[dict]]: # AP ... AR; results with our image ids
     "AP of the people found in a detector's boxes, IV.A.3, after OKS-NMS at 0.9."
     if judged(pack.skeleton) is None:
-        raise ValueError(f"skeleton {pack.skeleton.name!r} has no AP, so boxes of a detector can't be judged")
+        raise InputError(f"skeleton {pack.skeleton.name!r} has no AP, so boxes of a detector can't be judged")
     sigmas = judged(pack.skeleton).sigmas
     results = oks_nms(results_of(pack, predict(model, pack, evaluation, sigma, device)), frame_area(pack), .9, sigmas)
-    return keypoint_ap(truth, results, sigmas), results
+    return keypoint_ap(pack.annotations, results, sigmas), results
+
+# %% ../../nbs/runs/40_evaluating.ipynb #39978342
+def file_results(results:list[dict], pack:Pack)->list[dict]: # COCO's
+    "Results with the image ids and the category id of the annotation file."
+    return results if pack.annotations is None else pack.annotations.with_file_ids(results)
 
 # %% ../../nbs/runs/40_evaluating.ipynb #6c3c7edb
 BREAKDOWN = 'breakdown.csv'

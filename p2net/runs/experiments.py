@@ -14,6 +14,7 @@ import numpy as np, torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ..errors import InputError
 from ..da2.controls import FrozenPolicy, HandMade, IdentityPolicy, RandAugment, RandomPolicy, TrivialAugment, UpTo
 from ..da2.policy import Policy
 from ..evaluation.average_precision import write_results
@@ -21,12 +22,11 @@ from ..evaluation.bootstrap import PEOPLE, people_file
 from ..evaluation.cost import count
 from ..evaluation.pck import mean_pose, place_pose
 from ..people.folder import find_people
-from ..people.pack import build_pack, pack_folder
 from ..people.person import transform
 from .config import Config, make_config, merge, parse_override, read_settings
-from .data import RunPeople, load_people, people_folder
-from .evaluating import (BREAKDOWN, Predictions, about_boxes, box_quality, by_person, ladder, measure,
-                                     measure_boxes, predict, taken_apart, to_image, write_examples)
+from .data import RunPeople, load_people, notes_of, pack_people, people_folder, say_notes
+from .evaluating import (BREAKDOWN, Predictions, about_boxes, box_quality, by_person, coco_columns, file_results, ladder, measure,
+                                     measure_boxes, predict, results_of, taken_apart, to_image, write_examples)
 from .others import STICKS, answered, check_others, other_people, seen, write_sticks
 from .processes import is_main, process
 from .record import (environment, make_record, peak_memory_mib, read_record, read_rows, record_folder,
@@ -41,8 +41,8 @@ __all__ = ['RIVALS', 'TABLES', 'ABLATIONS', 'OTHERS', 'ON_REQUEST', 'SHIFTED', '
            'EXPERIMENTS', 'APART', 'MAIN', 'KINDS', 'Experiment', 'Way', 'in_order', 'folder_suffix', 'base_name',
            'experiment_config', 'without_idle', 'searched_policy', 'policy_of', 'Place', 'size_of', 'measured',
            'headline', 'search_run', 'under_shift', 'train_run', 'file_sha', 'start_file', 'begin', 'floor_run',
-           'mean_pose_predictions', 'trained_weights', 'boxes_run', 'ladder_run', 'detected_run', 'others_run',
-           'check_needs', 'holds_result', 'run_experiment']
+           'mean_pose_predictions', 'trained_weights', 'boxes_run', 'ladder_run', 'boxes_of', 'detected_run',
+           'results_file', 'others_run', 'check_needs', 'holds_result', 'run_experiment']
 
 # %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def in_order(names)->list[str]: # experiments with what they need before them
     out, every = [], [n for n in EXPERIMENTS if n not in APART]
     def add(name):
         if name not in EXPERIMENTS:
-            raise ValueError(f"experiment {name!r}: choose from main, all, {', '.join(EXPERIMENTS)}")
+            raise InputError(f"experiment {name!r}: choose from main, all, {', '.join(EXPERIMENTS)}")
         for need in EXPERIMENTS[name].needs: add(need)
         if name not in out: out.append(name)
     for name in names:
@@ -200,7 +200,7 @@ def base_name(experiment:str)->str:
     "The experiment's name in the list, without the people's."
     names = [n for n in EXPERIMENTS if experiment == n or experiment.startswith(f'{n}-')
              and experiment[len(n)+1:] in ('coco', 'mpii', 'lsp', 'lspet')]
-    if not names: raise ValueError(f"experiment {experiment!r}: choose from {', '.join(EXPERIMENTS)}")
+    if not names: raise InputError(f"experiment {experiment!r}: choose from {', '.join(EXPERIMENTS)}")
     return max(names, key=len)
 
 # %% ../../nbs/runs/70_experiments.ipynb #5a75db53
@@ -216,7 +216,7 @@ def experiment_config(name:str, # of the list
     for where, settings in ((f'config file {file}', read_settings(file) if file else {}),
                             *((f'--set {o}', parse_override(o)) for o in overrides)):
         if named := {'experiment', 'scale', 'seed'} & settings.keys():
-            raise ValueError(f"{where}: {', '.join(sorted(named))}: the command says which (--scale, --seeds, the "
+            raise InputError(f"{where}: {', '.join(sorted(named))}: the command says which (--scale, --seeds, the "
                              "experiment's name); take it out")
     changes = EXPERIMENTS[name].changes_at(scale) | dict(experiment=name + folder_suffix(source), seed=seed)
     if source != 'rendered': overrides = (f'data.source={json.dumps(str(source))}', *overrides)
@@ -239,7 +239,7 @@ def searched_policy(root:Path, config:Config)->Path: # policy.json
     if not path.exists():
         command = 'p2net search' if search == 'search' else f'p2net reproduce --experiments {search}'
         data = '' if config.data.source == 'rendered' else f' --data {config.data.source}'
-        raise FileNotFoundError(f"{config.experiment}: no policy at {path}; run `{command} --scale {config.scale} "
+        raise InputError(f"{config.experiment}: no policy at {path}; run `{command} --scale {config.scale} "
                                 f"--seeds {config.seed}{data}` first, with the same --out")
     return path
 
@@ -263,6 +263,7 @@ class Place:
     cache: Path|None = None         # of rendered people and packs; None: the user's
     progress: bool = True
     seconds: float|None = None      # after which a run stops with a checkpoint
+    restart: bool = False           # begin anew over a checkpoint that can't be resumed
 
     def folder(self, config:Config)->Path: return record_folder(self.root, config)
     def workshop(self, config:Config)->Path: return record_folder(self.work, config)
@@ -329,6 +330,8 @@ def train_run(config:Config, people:RunPeople, place:Place)->dict|None:
     for shift in config.evaluation.shifts: metrics |= under_shift(shift, model, config, people, trainer.device, folder)
     write_whole(folder/'policy.json', json.dumps(policy.to_json(), indent=1) + '\n')
     work.mkdir(parents=True, exist_ok=True)
+    if config.data.source != 'rendered' and people.val.annotations is not None and coco_columns(people.skeleton):
+        write_results(file_results(results_of(people.val, found), people.val), results_file(config, place, people.val.annotations.path))
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, work/'model.safetensors')
     shutil.rmtree(trainer.checkpoint(), ignore_errors=True)  # three times the weights, of no use to a run that is done
     if config.experiment == 'p2net' and config.seed == 0 and config.data.source == 'rendered':
@@ -349,7 +352,7 @@ def start_file(config:Config, place:Place)->Path|None: # .safetensors
     "The weights that a run begins from: a file, or those of `p2net` on rendered people, the same scale and seed."
     if config.training.start != 'rendered': return config.training.start and Path(config.training.start)
     if config.data.source == 'rendered':
-        raise ValueError(f"{config.experiment}: it begins from rendered people and goes on with photographs; name their "
+        raise InputError(f"{config.experiment}: it begins from rendered people and goes on with photographs; name their "
                          "folder with --data")
     return trained_weights(config, place, 'p2net')
 
@@ -391,7 +394,7 @@ def trained_weights(config:Config, place:Place,
     name = name or EXPERIMENTS[base].needs[0] + config.experiment[len(base):]
     path = place.workshop(config.model_copy(update=dict(experiment=name)))/'model.safetensors'
     if not path.exists():
-        raise FileNotFoundError(f"{config.experiment}: no weights at {path}; run `p2net train {base_name(name)} --scale "
+        raise InputError(f"{config.experiment}: no weights at {path}; run `p2net train {base_name(name)} --scale "
                                 f"{config.scale} --seeds {config.seed}{data}` first")
     return path
 
@@ -412,31 +415,38 @@ def ladder_run(config:Config, people:RunPeople, place:Place)->dict:
     return dict(metrics=metrics, cost=dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start))
 
 # %% ../../nbs/runs/70_experiments.ipynb #fcc745b9
+def boxes_of(config:Config, place:Place)->tuple: # PeopleFolder, People
+    "The folder of photographs and the boxes that a detection file has on them. InputError for what can't be used."
+    folder, data = find_people(people_folder(config.data, place.cache, place.progress)), config.data
+    if folder.kind != 'coco':
+        raise InputError(f"boxes of a file need photographs in COCO's layout, {data.source} is {folder.kind}", None, config.experiment)
+    return folder, folder.val(detections=config.evaluation.boxes)
+
 def detected_run(config:Config, people:RunPeople, place:Place)->dict:
     "The trained network of the same seed in the boxes of a detection file (C-111)."
     start, device = time.perf_counter(), 'cuda' if torch.cuda.is_available() else 'cpu'
-    folder, data, file = (find_people(people_folder(config.data, place.cache, place.progress)), config.data,
-                          config.evaluation.boxes)
-    if folder.kind != 'coco':
-        raise ValueError(f"{config.experiment}: boxes of a file need photographs in COCO's layout, {data.source} is "
-                         f"{folder.kind}")
-    truth = folder.annotations['val']
-    pack = build_pack(folder.val(detections=file), folder.skeleton, data.input_size, cache=pack_folder(place.cache),
-                      reach=data.reach,
-                      padding=data.padding, progress=place.progress)
+    folder, found = boxes_of(config, place)
+    pack = pack_people(found, folder.skeleton, config.data, place.cache, place.progress)
+    notes = notes_of(found, pack)
+    say_notes('boxes', len(found), notes)
     model = make_network(config, len(folder.skeleton), trained_weights(config, place))
-    metrics, results = measure_boxes(model.to(device), pack, truth, config.evaluation, config.training.sigma, device)
-    place.workshop(config).mkdir(parents=True, exist_ok=True)
-    write_results(results, place.workshop(config)/f'person_keypoints_{truth.stem.rpartition("_")[2]}_p2net_results.json')
+    metrics, results = measure_boxes(model.to(device), pack, config.evaluation, config.training.sigma, device)
+    write_results(file_results(results, pack), results_file(config, place, folder.annotations['val']))
     cost = dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start)
-    return dict(metrics=metrics, cost=cost, boxes=about_boxes(file, truth))
+    return dict(metrics=metrics, cost=cost, boxes=about_boxes(config.evaluation.boxes, pack, notes.get('left_out', {}) and notes['left_out'].counts()))
+
+def results_file(config:Config, place:Place, annotation_json:Path)->Path: # named as COCO's server wants it
+    "Where the results of a run go, in the ids of the annotation file."
+    folder = place.workshop(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder/f'person_keypoints_{Path(annotation_json).stem.rpartition("_")[2]}_p2net_results.json'
 
 # %% ../../nbs/runs/70_experiments.ipynb #cf08fc08
 def others_run(config:Config, people:RunPeople, place:Place)->dict:
     "A trained network of the same seed, and the mean pose of its training people, on the people of another folder."
     start, device, folder = time.perf_counter(), 'cuda' if torch.cuda.is_available() else 'cpu', place.folder(config)
     kind = OTHERS[base_name(config.experiment)][0]
-    theirs, name = other_people(config, kind, place.cache, place.progress)
+    theirs, about = other_people(config, kind, place.cache, place.progress)
     there = replace(people, val=seen(theirs, people.skeleton))
     model = make_network(config, len(people.skeleton), trained_weights(config, place))
     said = predict(model.to(device), there.val, config.evaluation, config.training.sigma, device)
@@ -446,28 +456,29 @@ def others_run(config:Config, people:RunPeople, place:Place)->dict:
     write_sticks(folder/STICKS, asked, found)
     cost = dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start)
     return dict(metrics=measure(asked, found) | {f'mean-pose/{k}': v for k, v in floor.items()}, cost=cost,
-                val=dict(name=name, people=len(theirs), fingerprint=theirs.fingerprint))
+                val=about)
 
 # %% ../../nbs/runs/70_experiments.ipynb #170a5898
 KINDS = dict(search=search_run, train=train_run, floor=floor_run, boxes=boxes_run, ladder=ladder_run,
              detected=detected_run, others=others_run)
 
 def check_needs(config:Config, place:Place)->None:
-    "Refuse, before anything is rendered or trained, a run whose forerunners are missing."
+    "Refuse, before anything is rendered, packed or trained, a run whose input can't be used."
     kind = EXPERIMENTS[base_name(config.experiment)].kind
     if kind == 'detected' and config.evaluation.boxes is None:
-        raise ValueError(f"{config.experiment}: evaluation.boxes: name the JSON file of a detector's boxes, for example "
-                         "--set evaluation.boxes=FILE")
+        raise InputError('is missing', 'name the JSON file of a detector\'s boxes, for example --set evaluation.boxes=FILE',
+                         config.experiment, field='evaluation.boxes')
     if kind == 'others': check_others(config, OTHERS[base_name(config.experiment)][0])
     if kind in ('boxes', 'ladder', 'detected', 'others'): trained_weights(config, place)
     elif kind == 'train':
         start_file(config, place)
         policy_of(config, place.root)
+    if kind == 'detected': boxes_of(config, place)
 
 def holds_result(root:Path, config:Config)->bool:
     "Whether a complete record stands where this run's goes, under whatever settings: a failure must not replace it."
     try: return read_record(record_folder(root, config))['status'] == 'complete'
-    except (FileNotFoundError, ValueError): return False
+    except InputError: return False
 
 # %% ../../nbs/runs/70_experiments.ipynb #7b04ae49
 def run_experiment(config:Config, place:Place)->dict: # the record, as the main process writes it

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from ..evaluation.pck import scaled_error
+from ..errors import InputError
 from ..people.folder import find_people
-from ..people.pack import Pack, build_pack, pack_folder
+from ..people.pack import Pack
 from ..people.person import transform
 from ..people.skeleton import Skeleton, convert
 from .config import Config
+from .data import notes_of, pack_people, say_notes
 from .evaluating import Predictions, torsos
 from .record import write_rows
 
@@ -27,23 +29,24 @@ __all__ = ['STICKS', 'DRAWN', 'other_people', 'check_others', 'seen', 'answered'
 def other_people(config:Config, # evaluation.others
                  kind:str|None=None, # 'lsp', 'lspet', 'coco' or 'mpii'; None: any
                  cache:Path|None=None, # see `people_folder`
-                 progress:bool=True)->tuple[Pack, str]: # the held-out people, their data set
+                 progress:bool=True)->tuple[Pack, dict]: # the held-out people; what a record says of them
     "Everybody held out in the folder that the config names."
     found = check_others(config, kind)
-    pack = build_pack(found.val(), found.skeleton, config.data.input_size, cache=pack_folder(cache),
-                      reach=config.data.reach, padding=config.data.padding, progress=progress)
-    return pack, found.kind
+    people = found.val()
+    pack = pack_people(people, found.skeleton, config.data.model_copy(update=dict(source=config.evaluation.others)), cache, progress)
+    notes = notes_of(people, pack)
+    say_notes('others', len(people), notes)
+    return pack, dict(name=found.kind, people=len(pack), fingerprint=pack.fingerprint, **{name: tally.counts() for name, tally in notes.items()})
 
 def check_others(config:Config, kind:str|None=None): # -> PeopleFolder
     "The folder of other people, or one line that says what to name."
     name, folder = config.experiment, config.evaluation.others
     if folder is None:
-        raise ValueError(f"{name}: evaluation.others: name the folder of {(kind or 'other').upper()} people, for "
-                         f"example --set evaluation.others=data/{kind or 'others'}")
+        raise InputError('is missing', f"name the folder of {(kind or 'other').upper()} people, for example --set "
+                         f"evaluation.others=data/{kind or 'others'}", field=f'{name}: evaluation.others')
     found = find_people(folder)
     if kind and found.kind != kind:
-        raise ValueError(f"{name}: evaluation.others: {folder} holds {found.kind.upper()} people, this is about "
-                         f"{kind.upper()}")
+        raise InputError(f'holds {found.kind.upper()} people, this is about {kind.upper()}', None, folder, field=f'{name}: evaluation.others')
     return found
 
 # %% ../../nbs/runs/65_others.ipynb #18b07d8b
@@ -51,7 +54,7 @@ def seen(pack:Pack, skeleton:Skeleton)->Pack: # the network's skeleton
     "The same people with the joints of another skeleton."
     joints, visibility = convert(pack.joints, pack.visibility, pack.skeleton, skeleton)
     if not visibility.any():
-        raise ValueError(f"people of skeleton {pack.skeleton.name!r} have no joint that {skeleton.name!r} has")
+        raise InputError(f"people of skeleton {pack.skeleton.name!r} have no joint that {skeleton.name!r} has")
     return replace(pack, joints=joints, visibility=visibility, skeleton=skeleton)
 
 def answered(pack:Pack, # with its own skeleton
