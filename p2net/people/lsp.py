@@ -10,17 +10,17 @@ import numpy as np
 from ..errors import InputError, read_json
 from .coco import clip_box
 from .matlab import read_mat
+from .mpii import FARTHEST
 from .person import People, Person
 from .photographs import photo_size
 from .skeleton import SKELETONS
 
 # %% auto #0
-__all__ = ['SHAPES', 'FARTHEST', 'MARGIN', 'PHOTO', 'read_joints_mat', 'check_numbers', 'read_lsp', 'joints_of', 'box_around',
+__all__ = ['SHAPES', 'MARGIN', 'PHOTO', 'read_joints_mat', 'check_numbers', 'read_lsp', 'joints_of', 'box_around',
            'photographs_of', 'people_of', 'expect', 'load_lsp', 'load_lspet', 'columns_of', 'number_of']
 
 # %% ../../nbs/people/65_lsp.ipynb #9f0a0ba2
 SHAPES = dict(lsp=(3, 14), lspet=(14, 3)) # how the shape of `joints` begins
-FARTHEST = 1e6 # pixels; no joint of a photograph is as far away
 
 def read_joints_mat(path)->tuple[str, np.ndarray]: # 'lsp' or 'lspet'; (n, 14, 3) x, y and the third number as stored
     "Which of the two data sets a joints.mat is, and its numbers. InputError for a file that is neither."

@@ -245,6 +245,7 @@ ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSErro
 
 def read_npz(path, # .npz
              *names:str, # of the arrays; none: all
+             also:tuple[str, ...]=(), # names of further arrays, for those that the file has
              whose:str='such a file', # for the message if one is missing
             )->dict[str, np.ndarray]:
     "Arrays of a NumPy archive. InputError in one line if it is something else, damaged or lacks one of them."
@@ -256,7 +257,8 @@ def read_npz(path, # .npz
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {name.removesuffix('.npy'): name for name in archive.namelist() if name.endswith('.npy')}
             check_names(names, members, 'array', whose, path)
-            for name in names or members: found[name] = archive.read(members[name]) # which checks the checksum
+            wanted = (*names, *(name for name in also if name in members)) if names else members
+            for name in wanted: found[name] = archive.read(members[name]) # which checks the checksum
     except ARCHIVE_ERRORS as error:
         if isinstance(error, InputError): raise
         raise InputError(f'this .npz file is damaged or cut ({error!s:.100})', AGAIN, path) from None
