@@ -74,10 +74,11 @@ def person_from(row:dict, # of Annotations.rows
                 joints:np.ndarray, # (J, 2)
                 visibility:np.ndarray, # (J,)
                 bbox:np.ndarray, # (4,) already clipped
+                size:tuple[int, int], # (h, w) of the photograph as the file says
                )->Person:
     "One row of the file as a Person."
     return Person(str(photo), bbox, joints, visibility, area=row['area'], image_id=row['image_id'], person_id=row['id'],
-                  head_size=row['head_size'])
+                  head_size=row['head_size'], photo_size=size)
 
 # %% ../../nbs/people/50_coco.ipynb #e5aa6938
 def spellings(name:str)->list[str]: # the name as it is first
@@ -147,7 +148,7 @@ def read_coco(annotations, # person_keypoints_*.json, or the Annotations read fr
         if reason := why_not(row, bbox, visibility, minimum_joints):
             reasons[row['id']] = reason
             left_out.add(reason, f"{path}: {row['where']}")
-        else: people.append(person_from(row, photo, joints, visibility, bbox))
+        else: people.append(person_from(row, photo, joints, visibility, bbox, size))
     one_photo_each({i: photo for i, (photo, _) in photos.items()}, annotations)
     return People(people, left_out, mended, replace(annotations, reasons=reasons))
 
@@ -254,7 +255,7 @@ def load_detections(detections, # JSON file: list of {image_id, category_id, bbo
         elif min(r['bbox'][2:]) <= 0: found.drop(r, 'box without width or height')
         elif not (bbox[2:] > 0).all(): found.drop(r, 'box off the photograph')
         else: people.append(Person(str(photo), bbox, *no_joints(skeleton), image_id=r['image'], area=float(bbox[2]*bbox[3]),
-                                   person_id=int(r['where'].split()[1]) + 1, score=r['score']))
+                                   person_id=int(r['where'].split()[1]) + 1, score=r['score'], photo_size=size))
     return People(people, found.left_out, found.mended, annotations)
 
 # %% ../../nbs/people/50_coco.ipynb #e988863a

@@ -11,8 +11,8 @@ from itertools import count
 from pathlib import Path
 import cv2
 import numpy as np
-from tqdm.auto import tqdm
 from .annotations import Annotations
+from ..progress import Progress
 from ..errors import InputError, Tally
 from .person import Person, box_to_frame, compose, frame_to_matrix, invert, transform
 from .photographs import no_file, plain, read_with_header
@@ -22,8 +22,8 @@ from .skeleton import Skeleton
 __all__ = ['FILL', 'ARRAYS', 'VERSION', 'canvas_side', 'image_to_canvas', 'cut', 'average_blocks', 'of_person', 'Canvases',
            'reopen', 'reduce', 'Jpegs', 'open_jpegs', 'reduce_jpegs', 'to_jpeg', 'Pack', 'people_arrays',
            'check_people', 'digest', 'annotation_digest', 'fingerprint_of', 'file_stamps', 'pack_folder', 'Cutter',
-           'single_threaded_cv2', 'bar', 'into_array', 'into_file', 'cut_to_memory', 'cut_to_disk', 'check_space',
-           'sweep', 'write_pack', 'open_pack', 'build_pack', 'matrices', 'take', 'Batches', 'random_images', 'halves']
+           'single_threaded_cv2', 'into_array', 'into_file', 'cut_to_memory', 'cut_to_disk', 'check_space', 'sweep',
+           'write_pack', 'open_pack', 'build_pack', 'matrices', 'take', 'Batches', 'random_images', 'halves']
 
 # %% ../../nbs/people/70_pack.ipynb #b9a6a18a
 FILL = (124, 116, 104) # RGB; ImageNet's mean colour in grey levels, C-12
@@ -253,6 +253,7 @@ class Cutter:
     progress: bool = True  # show a bar
     workers: int|None = None  # threads; None: as many as cores, 8 at most
     notes: Tally = field(default_factory=Tally)  # what `run` saw in the photographs
+    sizes: dict = field(default_factory=dict)  # path -> (h, w) that the annotation gives, where it gives one
 
     def jobs(self)->list[tuple[str, list[int]]]:
         "Each photograph with the rows of its people."
@@ -260,13 +261,23 @@ class Cutter:
         for row, path in enumerate(self.arrays['images'].tolist()): rows_of.setdefault(path, []).append(row)
         return list(rows_of.items())
 
-    def cut_image(self, path:str, rows:list[int], to_canvas:np.ndarray, finish)->tuple[str, str|None, list]:
-        "All people of one photograph: its hash, its one colour if it has only one, and the canvases."
+    def cut_image(self, path:str, rows:list[int], to_canvas:np.ndarray, finish)->tuple[str, list[str], list]:
+        "All people of one photograph: its hash, what is odd about it, and the canvases."
         try: picture, sha, header = read_with_header(path)
         except InputError as error: raise of_person(error, self.arrays['person_id'][rows].tolist()) from None
         # until version 1 only such photographs were read as they are now
         if not header.ordinary or header.orientation != 1: sha = f'{sha} {VERSION}'
-        return sha, plain(picture), [finish(cut(picture, to_canvas[row], self.side)) for row in rows]
+        odd = [*([f'photograph entirely {colour}'] if (colour := plain(picture)) else []), *self.other_size(path, picture, header)]
+        return sha, odd, [finish(cut(picture, to_canvas[row], self.side)) for row in rows]
+
+    def other_size(self, path:str, picture:np.ndarray, header)->list[str]: # empty where the sizes agree
+        "What there is to say where the annotation gives the photograph another size than it has."
+        told, found = self.sizes.get(path), picture.shape[:2]
+        if told is None or tuple(told) == found: return []
+        if tuple(told) == found[::-1] and header.orientation > 4:
+            return ['photograph with an orientation tag, whose annotation gives the size before turning: it is turned upright here, '
+                    'so joints drawn on the unturned picture are wrong']
+        return ['photograph of another size than its annotation says']
 
     def run(self, write, # called with the row of a person and what `finish` made of the canvas
             finish=lambda canvas: canvas, # done in the threads
@@ -274,12 +285,13 @@ class Cutter:
         "Cut everybody, in portions: canvases that wait to be written stay few."
         jobs, to_canvas, hashes = self.jobs(), invert(self.arrays['to_image']), []
         workers = self.workers or min(8, os.cpu_count() or 1)
-        with single_threaded_cv2(), ThreadPoolExecutor(workers) as pool, bar(len(to_canvas), self.progress) as shown:
+        with (single_threaded_cv2(), ThreadPoolExecutor(workers) as pool,
+              Progress('packing', len(to_canvas), unit='people', show=self.progress) as shown):
             for start in range(0, len(jobs), 8*workers):
                 portion = jobs[start:start + 8*workers]
                 done = pool.map(lambda job: self.cut_image(*job, to_canvas, finish), portion)
-                for (path, rows), (sha, colour, canvases) in zip(portion, done):
-                    if colour: self.notes.add(f'photograph entirely {colour}', path)
+                for (path, rows), (sha, odd, canvases) in zip(portion, done):
+                    for what in odd: self.notes.add(what, path)
                     for row, canvas in zip(rows, canvases): write(row, canvas)
                     hashes.append(sha); shown.update(len(rows))
         return hashes
@@ -289,10 +301,6 @@ class single_threaded_cv2:
     "OpenCV without threads of its own, as long as the `with` lasts."
     def __enter__(self): self.threads = cv2.getNumThreads(); cv2.setNumThreads(0)
     def __exit__(self, *_): cv2.setNumThreads(self.threads)
-
-def bar(people:int, progress:bool):
-    "A progress bar; TQDM_DISABLE=1 hides it as well."
-    return tqdm(total=people, desc='packing', unit=' people', **({} if progress else dict(disable=True)))
 
 # %% ../../nbs/people/70_pack.ipynb #c950ce73
 def into_array(cutter:Cutter, out:np.ndarray)->list[str]: # hashes of the photographs
@@ -389,12 +397,13 @@ def build_pack(people:list[Person],
     settings = dict(version=VERSION, skeleton=[skeleton.name, *skeleton.joints], input_size=list(input_size),
                     reach=reach, padding=padding, store=store)
     stamps, told = file_stamps(arrays), annotation_digest(arrays, settings)
-    cutter = Cutter(arrays, canvas_side(input_size, reach), progress, workers)
+    sizes = {path: tuple(p.photo_size) for path, p in zip(arrays['images'].tolist(), people) if p.photo_size is not None}
+    cutter = Cutter(arrays, canvas_side(input_size, reach), progress, workers, sizes=sizes)
     if cache is None:
         canvases, hashes = cut_to_memory(cutter, store)
         return Pack(canvases, **arrays, skeleton=skeleton, input_size=input_size, notes=cutter.notes,
                     fingerprint=fingerprint_of(arrays, settings, hashes))
-    folder = Path(cache)/digest(told, arrays['images'].tolist(), stamps)[:20]
+    folder = Path(cache)/digest(told, arrays['images'].tolist(), stamps, list(sizes.values()))[:20]
     if not (folder/'pack.json').is_file(): write_pack(folder, cutter, settings)
     return open_pack(folder, skeleton)
 

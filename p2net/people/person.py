@@ -27,6 +27,7 @@ class Person:
     person_id: int = 0  # of the data set
     score: float = 1.  # of the detector; 1 for annotated boxes
     head_size: float|None = None  # pixels, the unit of PCKh
+    photo_size: tuple[int, int]|None = None  # (h, w) of the photograph as its annotation says
 
     def __post_init__(self):
         self.image = str(self.image)
