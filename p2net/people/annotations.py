@@ -5,17 +5,18 @@
 # %% ../../nbs/people/48_annotations.ipynb #65cf2c44
 from __future__ import annotations
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
 from ..errors import InputError, Tally, read_json
 
 # %% auto #0
-__all__ = ['AREA_OF_BOX', 'NUMBERS', 'number', 'whole', 'Annotations', 'clean_images', 'key_of', 'positive', 'number_images',
-           'person_category', 'joint_names', 'is_person', 'Row', 'clean_box', 'clean_area', 'clean_crowd',
-           'clean_keypoints', 'clean_values', 'check_joints', 'clean_row', 'clean_head', 'image_of', 'clean_ids',
-           'clean_annotations', 'check_lists', 'check_boxes', 'looks_like_corners', 'read_annotations', 'truth_row',
-           'truth']
+__all__ = ['AREA_OF_BOX', 'NUMBERS', 'number', 'whole', 'Annotations', 'collected', 'clean_images', 'add_image', 'key_of',
+           'positive', 'number_images', 'person_category', 'joint_names', 'is_person', 'Row', 'clean_box', 'clean_area',
+           'clean_crowd', 'clean_keypoints', 'clean_values', 'check_joints', 'clean_row', 'clean_head', 'image_of',
+           'clean_ids', 'clean_annotations', 'other_category', 'check_lists', 'check_boxes', 'looks_like_corners',
+           'read_annotations', 'truth_row', 'truth']
 
 # %% ../../nbs/people/48_annotations.ipynb #4721ac7c
 def number(value)->float|None: # None: it is no finite number
@@ -59,25 +60,38 @@ class Annotations:
         "Results as pycocotools compares them with the user's own file."
         return [{**r, 'image_id': self.images[r['image_id']]['file_id'], 'category_id': self.category_id} for r in results]
 
+# %% ../../nbs/people/48_annotations.ipynb #d241624b
+@contextmanager
+def collected(faults:list|None): # None: an InputError goes on to the caller
+    "What is refused inside goes into a list, where there is one."
+    try: yield
+    except InputError as error:
+        if faults is None: raise
+        faults.append(error)
+
+
 # %% ../../nbs/people/48_annotations.ipynb #9060e09c
-def clean_images(rows:list, path, mended:Tally)->tuple[dict[int, dict], dict]: # id -> image; file's id as a key -> id
+def clean_images(rows:list, path, mended:Tally, faults:list|None=None)->tuple[dict[int, dict], dict]: # id -> image; file's id as a key -> id
     "The images of a file by our ids, and our id for each of the file's."
     images, keys = [], {}
     for n, row in enumerate(rows):
-        where = f'images[{n}]'
-        if not isinstance(row, dict): raise InputError(f'is {row!r:.40}, expected an image with id and file_name', None, path, where)
-        if isinstance(row.get('id'), (bool, type(None), list, dict)):
-            raise InputError('is missing' if row.get('id') is None else f"is {row['id']!r:.40}", 'give each image a number of its own', path, where, 'id')
-        image = dict(file_id=row['id'], file_name=row.get('file_name'), where=f"image {row['id']}",
-                     **{side: positive(row.get(side), side, mended, f"{path}: image {row['id']}") for side in ('height', 'width')})
-        if (twin := keys.get(key_of(row['id']))) is not None:
-            if image['file_name'] != images[twin]['file_name']:
-                raise InputError(f"{row['id']!r} is that of {images[twin]['file_name']!r}, too", 'number the images anew', path, where, 'id')
-            mended.add('images listed twice, taken once', image['where'])
-            continue
-        keys[key_of(row['id'])] = len(images)
-        images.append(image)
+        with collected(faults): add_image(row, f'images[{n}]', images, keys, path, mended)
     return number_images(images, keys, mended)
+
+def add_image(row, where:str, images:list[dict], keys:dict, path, mended:Tally)->None:
+    "One image more in `images`, and its place there in `keys`."
+    if not isinstance(row, dict): raise InputError(f'is {row!r:.40}, expected an image with id and file_name', None, path, where)
+    if isinstance(row.get('id'), (bool, type(None), list, dict)):
+        raise InputError('is missing' if row.get('id') is None else f"is {row['id']!r:.40}", 'give each image a number of its own', path, where, 'id')
+    image = dict(file_id=row['id'], file_name=row.get('file_name'), where=f"image {row['id']}",
+                 **{side: positive(row.get(side), side, mended, f"{path}: image {row['id']}") for side in ('height', 'width')})
+    if (twin := keys.get(key_of(row['id']))) is not None:
+        if image['file_name'] != images[twin]['file_name']:
+            raise InputError(f"{row['id']!r} is that of {images[twin]['file_name']!r}, too", 'number the images anew', path, where, 'id')
+        mended.add('images listed twice, taken once', image['where'])
+        return
+    keys[key_of(row['id'])] = len(images)
+    images.append(image)
 
 def key_of(value): # 36 and 36.0 are one id, '36' is another
     "An id as the key of a dictionary."
@@ -255,7 +269,7 @@ def image_of(a:dict, ours:dict, texts:dict, row:Row)->int: # our id
 
 def clean_ids(rows:list[dict], path, mended:Tally)->list[tuple[int, str]]: # our id, how messages name the row
     "Ids of annotations: distinct whole numbers above 0."
-    ids = [key_of(a.get('id')) if not isinstance(a.get('id'), (list, dict)) else None for a in rows]
+    ids = [None if not isinstance(a, dict) or isinstance(a.get('id'), (list, dict)) else key_of(a.get('id')) for a in rows]
     if all(isinstance(i, int) and not isinstance(i, bool) and 0 < i < 2**62 for i in ids) and len(set(ids)) == len(ids):
         return [(i, f'annotation {i}') for i in ids]
     if rows: mended.add('annotation ids missing, repeated or below 1, numbered anew', f'{path}: annotations[0]', len(rows))
@@ -263,36 +277,42 @@ def clean_ids(rows:list[dict], path, mended:Tally)->list[tuple[int, str]]: # our
 
 def clean_annotations(data, # what a COCO keypoint file holds
                       path='the ground truth', # for messages
+                      faults:list|None=None, # takes the InputErrors of single rows, which are passed over; None: the first is raised
                      )->Annotations:
     "Images and people of COCO's dictionary, complete and of one type. InputError for what no rule can mend."
     check_lists(data, path)
-    mended, left_out = Tally(), Tally()
-    images, ours = clean_images(data['images'], path, mended)
+    mended, left_out, refused = Tally(), Tally(), [] if faults is None else faults
+    images, ours = clean_images(data['images'], path, mended, faults)
     category, texts = person_category(data, path), {str(k).strip(): i for k, i in ours.items()}
-    names = joint_names(category, path)
+    names, listed = joint_names(category, path), {str(key_of(c.get('id'))) for c in data.get('categories') or [] if isinstance(c, dict)}
     if not data.get('categories'): mended.add('no categories, all annotations taken as people', path)
     elif not names: mended.add("a category without names of joints, taken in the skeleton's order", path)
     rows = []
     for a, (id, where) in zip(data['annotations'], clean_ids(data['annotations'], path, mended)):
         row = Row(path, where, mended)
-        if data.get('categories') and not is_person(a, category):
-            left_out.add('annotation of another category', f'{path}: {where}')
-            continue
-        if a.get('category_id') is None: row.note('category_id missing, taken as a person')
-        rows.append(clean_row(a, id, image_of(a, ours, texts, row), len(names) or None, row))
-    if data['annotations'] and not rows:
+        with collected(faults):
+            if not isinstance(a, dict): row.refuse(None, f'is {a!r:.40}, expected an annotation', None)
+            if data.get('categories') and not is_person(a, category):
+                left_out.add(other_category(a, listed), f'{path}: {where}')
+                continue
+            if a.get('category_id') is None: row.note('category_id missing, taken as a person')
+            rows.append(clean_row(a, id, image_of(a, ours, texts, row), len(names) or None, row))
+    if data['annotations'] and not rows and not refused:
         raise InputError(f"none of its {len(data['annotations'])} annotations has the id {category.get('id')!r} of category {category.get('name')!r}",
                          'give people this category_id', path)
     return Annotations(str(path), images, rows, names, category.get('id', 1), left_out, mended)
+
+def other_category(a:dict, listed:set)->str:
+    "Why an annotation isn't a person's: its category is another one, or none that the file lists."
+    return 'annotation of another category' if str(key_of(a['category_id'])).strip() in listed else 'annotation of a category that is not listed'
 
 def check_lists(data, path)->None:
     "Refuse what isn't COCO's layout."
     for key in ('images', 'annotations'):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise InputError(f'this is not a COCO annotation file; it has no list {key!r}', 'export as COCO keypoints', path)
-    for n, a in enumerate(data['annotations']):
-        if not isinstance(a, dict): raise InputError(f'is {a!r:.40}, expected an annotation', None, path, f'annotations[{n}]')
-    if data['annotations'] and not any('keypoints' in a for a in data['annotations']):
+    rows = [a for a in data['annotations'] if isinstance(a, dict)]
+    if rows and not any('keypoints' in a for a in rows):
         raise InputError("no annotation has 'keypoints'", "COCO's file of people is person_keypoints_*.json, not instances_*.json", path)
 
 # %% ../../nbs/people/48_annotations.ipynb #9cdddcce
