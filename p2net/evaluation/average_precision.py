@@ -7,7 +7,7 @@ __all__ = ['oks', 'coco_results', 'box_results', 'write_results', 'read_truth', 
            'indexed', 'coco_evaluation', 'coco_stats', 'named', 'keypoint_ap', 'box_ap', 'matches']
 
 # %% ../../nbs/evaluation/20_average_precision.ipynb #d778739a
-import contextlib, io, json
+import contextlib, io, json, os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,7 +64,9 @@ def write_results(results:list[dict], # from `coco_results`
     number = lambda v: ([round(x, digits) for x in v] if isinstance(v, list)
                         else round(v, 6) if isinstance(v, float) else v)
     path = Path(path)
-    path.write_text(json.dumps([{k: number(v) for k, v in r.items()} for r in results], separators=(',', ':')))
+    new = path.with_name(f'.{path.name}.{os.getpid()}')                      # whole, or not at all
+    new.write_text(json.dumps([{k: number(v) for k, v in r.items()} for r in results], separators=(',', ':')), encoding='utf-8')
+    os.replace(new, path)
     return path
 
 # %% ../../nbs/evaluation/20_average_precision.ipynb #be74219b

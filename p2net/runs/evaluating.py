@@ -21,7 +21,7 @@ from ..evaluation.errors import breakdown, error_kinds
 from ..evaluation.ladder import LADDER, climb, timed
 from ..evaluation.nms import oks_nms
 from ..errors import InputError
-from ..people.annotations import Annotations, read_annotations, truth_row
+from ..people.annotations import Annotations, truth, truth_row
 from ..people.coco import file_hash, to_coco
 from ..people.heatmaps import default_sigma
 from ..people.pack import Pack
@@ -34,7 +34,7 @@ from .data import crop_people
 __all__ = ['COCO17', 'BOX_LEVELS', 'BREAKDOWN', 'Predictions', 'to_image', 'crops', 'predict', 'judged', 'coco_columns', 'torsos',
            'coco_people', 'ground_truth', 'judged_joints', 'average_precision', 'measure', 'near_enough', 'by_person',
            'worse_boxes', 'with_boxes', 'box_quality', 'climbed', 'results_of', 'frame_area', 'suppressed', 'ladder',
-           'about_boxes', 'measure_boxes', 'file_results', 'taken_apart', 'write_examples']
+           'about_boxes', 'measure_boxes', 'file_results', 'file_truth', 'taken_apart', 'write_examples']
 
 # %% ../../nbs/runs/40_evaluating.ipynb #4d73c9ab
 @dataclass
@@ -118,15 +118,15 @@ def coco_people(pack:Pack, columns:list[int])->list[Person]: # with the joints o
 def ground_truth(pack:Pack, columns:list[int])->dict:
     "The people of `pack` as COCO's dictionary, in memory, with everybody else who is annotated in their photographs."
     # nobody asks for the size
-    truth = to_coco(coco_people(pack, columns), judged(pack.skeleton), size_of=lambda path: (0, 0))
-    if pack.annotations is None: return truth
-    known, there = {row['id']: row for row in pack.annotations.rows}, {image['id'] for image in truth['images']}
-    for a in truth['annotations']:
+    gt = to_coco(coco_people(pack, columns), judged(pack.skeleton), size_of=lambda path: (0, 0))
+    if pack.annotations is None: return gt
+    known, there = {row['id']: row for row in pack.annotations.rows}, {image['id'] for image in gt['images']}
+    for a in gt['annotations']:
         if known[a['id']]['num_keypoints'] == 0: a['num_keypoints'] = 0      # as the file has it: ignored by COCO
     others = [judged_joints(known[i], pack, columns) for i in pack.annotations.reasons if i in known]
-    truth['annotations'] += [dict(row, id=10**15 + n) for n, r in enumerate(others) if (row := truth_row(r, len(columns)))]
-    truth['images'] += [dict(id=i, file_name='', height=0, width=0) for i in pack.annotations.images if i not in there]
-    return truth
+    gt['annotations'] += [dict(row, id=10**15 + n) for n, r in enumerate(others) if (row := truth_row(r, len(columns)))]
+    gt['images'] += [dict(id=i, file_name='', height=0, width=0) for i in pack.annotations.images if i not in there]
+    return gt
 
 def judged_joints(row:dict, # of Annotations.rows
                   pack:Pack, columns:list[int])->dict: # with the joints that are judged
@@ -208,15 +208,15 @@ def box_quality(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=Evaluati
     "AP of the poses, and of the boxes themselves, at each level of box quality."
     out, columns = {}, coco_columns(pack.skeleton)
     if columns is None or not np.isfinite(pack.area).all(): return out
-    truth = ground_truth(pack, columns)
+    gt = ground_truth(pack, columns)
     for level in BOX_LEVELS:
         boxes, keep = worse_boxes(pack, level, np.random.default_rng((seed, BOX_LEVELS.index(level))))
         rows = np.flatnonzero(keep)
         part = with_boxes(pack, boxes, padding).take(rows)
         found = predict(model, part, evaluation, sigma, device)
         results = coco_results(part.image_id, found.joints[:, columns], found.scores[:, columns], found.score())
-        out[f'AP/{level}'] = keypoint_ap(truth, results, judged(pack.skeleton).sigmas)['AP']
-        out[f'box_AP/{level}'] = box_ap(truth, box_results(part.image_id, boxes[rows], found.score()))['AP']
+        out[f'AP/{level}'] = keypoint_ap(gt, results, judged(pack.skeleton).sigmas)['AP']
+        out[f'box_AP/{level}'] = box_ap(gt, box_results(part.image_id, boxes[rows], found.score()))['AP']
     return out
 
 # %% ../../nbs/runs/40_evaluating.ipynb #81400914
@@ -253,14 +253,14 @@ def frame_area(pack:Pack)->np.ndarray: # (n,) square image px
 def suppressed(model:nn.Module, pack:Pack, once:Predictions, evaluation:EvaluationConfig, sigma:float|None, seed:int,
                padding:float, device:str|torch.device)->tuple[dict[str, float], float]: # AP of three ways; ms a person of OKS-NMS
     "AP with OKS-NMS: everybody found once, and twice, before and after."
-    truth, first = ground_truth(pack, coco_columns(pack.skeleton)), results_of(pack, once)
+    gt, first = ground_truth(pack, coco_columns(pack.skeleton)), results_of(pack, once)
     sigmas = judged(pack.skeleton).sigmas
     left, seconds = timed(lambda: oks_nms(first, frame_area(pack), .9, sigmas), torch.device('cpu'), repeats=3)
     again = with_boxes(pack, worse_boxes(pack, 'jitter-10', np.random.default_rng((seed, 1)))[0], padding)
     both = first + results_of(again, predict(model, again, evaluation, sigma, device))
     frames = np.concatenate([frame_area(pack), frame_area(again)])
     ways = {'nms': left, 'twice': both, 'twice-nms': oks_nms(both, frames, .9, sigmas)}
-    return {f'AP/{name}': keypoint_ap(truth, results, sigmas)['AP']
+    return {f'AP/{name}': keypoint_ap(gt, results, sigmas)['AP']
             for name, results in ways.items()}, 1000*seconds/len(pack)
 
 # %% ../../nbs/runs/40_evaluating.ipynb #dc5af6a8
@@ -302,6 +302,17 @@ def measure_boxes(model:nn.Module,
 def file_results(results:list[dict], pack:Pack)->list[dict]: # COCO's
     "Results with the image ids and the category id of the annotation file."
     return results if pack.annotations is None else pack.annotations.with_file_ids(results)
+
+# %% ../../nbs/runs/40_evaluating.ipynb #794d5dfb
+def file_truth(pack:Pack)->dict: # 'images', 'annotations', 'categories'
+    "The cleaned annotations of the photographs of `pack`, in the ids of the annotation file, for pycocotools."
+    found = pack.annotations
+    clean = truth(found, len(judged(pack.skeleton)))
+    theirs = {i: image['file_id'] for i, image in found.images.items()}
+    images = [{k: image[k] for k in ('file_name', 'height', 'width')} | dict(id=image['file_id']) for image in found.images.values()]
+    category = dict(id=found.category_id, name='person', keypoints=list(judged(pack.skeleton).joints))
+    return dict(images=images, categories=[category],
+                annotations=[{**a, 'image_id': theirs[a['image_id']], 'category_id': found.category_id} for a in clean['annotations']])
 
 # %% ../../nbs/runs/40_evaluating.ipynb #6c3c7edb
 BREAKDOWN = 'breakdown.csv'

@@ -22,10 +22,12 @@ from ..evaluation.bootstrap import PEOPLE, people_file
 from ..evaluation.cost import count
 from ..evaluation.pck import mean_pose, place_pose
 from ..people.folder import find_people
+from ..people.pack import Pack
 from ..people.person import transform
 from .config import Config, make_config, merge, parse_override, read_settings
 from .data import RunPeople, load_people, notes_of, pack_people, people_folder, say_notes
-from .evaluating import (BREAKDOWN, Predictions, about_boxes, box_quality, by_person, coco_columns, file_results, ladder, measure,
+from .evaluating import (BREAKDOWN, Predictions, about_boxes, box_quality, by_person, coco_columns, file_results, file_truth, ladder,
+                                     measure,
                                      measure_boxes, predict, results_of, taken_apart, to_image, write_examples)
 from .others import STICKS, answered, check_others, other_people, seen, write_sticks
 from .processes import is_main, process
@@ -42,7 +44,7 @@ __all__ = ['RIVALS', 'TABLES', 'ABLATIONS', 'OTHERS', 'ON_REQUEST', 'SHIFTED', '
            'experiment_config', 'without_idle', 'searched_policy', 'policy_of', 'Place', 'size_of', 'measured',
            'headline', 'search_run', 'under_shift', 'train_run', 'file_sha', 'start_file', 'begin', 'floor_run',
            'mean_pose_predictions', 'trained_weights', 'boxes_run', 'ladder_run', 'boxes_of', 'detected_run',
-           'results_file', 'others_run', 'check_needs', 'holds_result', 'run_experiment']
+           'write_evaluation', 'others_run', 'check_needs', 'holds_result', 'run_experiment']
 
 # %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
@@ -331,7 +333,7 @@ def train_run(config:Config, people:RunPeople, place:Place)->dict|None:
     write_whole(folder/'policy.json', json.dumps(policy.to_json(), indent=1) + '\n')
     work.mkdir(parents=True, exist_ok=True)
     if config.data.source != 'rendered' and people.val.annotations is not None and coco_columns(people.skeleton):
-        write_results(file_results(results_of(people.val, found), people.val), results_file(config, place, people.val.annotations.path))
+        write_evaluation(results_of(people.val, found), people.val, config, place)
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, work/'model.safetensors')
     shutil.rmtree(trainer.checkpoint(), ignore_errors=True)  # three times the weights, of no use to a run that is done
     if config.experiment == 'p2net' and config.seed == 0 and config.data.source == 'rendered':
@@ -431,15 +433,17 @@ def detected_run(config:Config, people:RunPeople, place:Place)->dict:
     say_notes('boxes', len(found), notes)
     model = make_network(config, len(folder.skeleton), trained_weights(config, place))
     metrics, results = measure_boxes(model.to(device), pack, config.evaluation, config.training.sigma, device)
-    write_results(file_results(results, pack), results_file(config, place, folder.annotations['val']))
+    write_evaluation(results, pack, config, place)
     cost = dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start)
     return dict(metrics=metrics, cost=cost, boxes=about_boxes(config.evaluation.boxes, pack, notes.get('left_out', {}) and notes['left_out'].counts()))
 
-def results_file(config:Config, place:Place, annotation_json:Path)->Path: # named as COCO's server wants it
-    "Where the results of a run go, in the ids of the annotation file."
+def write_evaluation(results:list[dict], pack:Pack, config:Config, place:Place)->Path:
+    "What pycocotools needs to give our AP: results in the ids of the annotation file, and where the file was mended, the cleaned annotations."
     folder = place.workshop(config)
     folder.mkdir(parents=True, exist_ok=True)
-    return folder/f'person_keypoints_{Path(annotation_json).stem.rpartition("_")[2]}_p2net_results.json'
+    name = f'person_keypoints_{Path(pack.annotations.path).stem.rpartition("_")[2]}_p2net'
+    if pack.annotations.mended: write_whole(folder/f'{name}_truth.json', json.dumps(file_truth(pack)))
+    return write_results(file_results(results, pack), folder/f'{name}_results.json')
 
 # %% ../../nbs/runs/70_experiments.ipynb #cf08fc08
 def others_run(config:Config, people:RunPeople, place:Place)->dict:
