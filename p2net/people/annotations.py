@@ -337,12 +337,14 @@ def looks_like_corners(boxes:np.ndarray, # (n, 4)
     inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & (boxes[:, 2] <= w + 2) & (boxes[:, 3] <= h + 2)
     return bool(over.mean() > .5 and inside.all())
 
-def read_annotations(path)->Annotations:
+def read_annotations(path,
+                     faults:list|None=None, # as in `clean_annotations`
+                    )->Annotations:
     "A COCO keypoint file, cleaned. InputError, with file, row and field, for what no rule can mend."
-    found = clean_annotations(read_json(path), path)
+    found = clean_annotations(read_json(path), path, faults)
     rows = [r for r in found.rows if r['bbox'] is not None and not r['iscrowd']]
     size = lambda image: [image['height'] or np.nan, image['width'] or np.nan]
-    check_boxes([r['bbox'] for r in rows], [size(found.images[r['image_id']]) for r in rows], path)
+    with collected(faults): check_boxes([r['bbox'] for r in rows], [size(found.images[r['image_id']]) for r in rows], path)
     return found
 
 # %% ../../nbs/people/48_annotations.ipynb #dd72c1dd
