@@ -230,7 +230,7 @@ def test_faults_are_one_clear_line(tmp_path):
     for bad, message in cases:
         with pytest.raises(ValueError, match=message): keypoint_ap(truth, good[:3] + [bad])
     with pytest.raises(ValueError, match="result 0 has no 'bbox'"): box_ap(truth, good)
-    with pytest.raises(ValueError, match="no 'annotations'"): keypoint_ap({'images': []}, [])
+    with pytest.raises(ValueError, match="no list 'annotations'"): keypoint_ap({'images': []}, [])
     with pytest.raises(ValueError): coco_results([1, 2], np.zeros((1, 17, 2)), np.ones((1, 17)), [1.])
     (tmp_path/'broken.json').write_text('{"images": [')
     with pytest.raises(ValueError, match='broken.json'): keypoint_ap(tmp_path/'broken.json', [])

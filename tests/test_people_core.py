@@ -57,14 +57,14 @@ FAULTS = [
     ("joints: [left_hip, right_hip]\nlimbs: [[0, 7]]", "limbs points at joint 7"),
     ("joints: [left_hip, right_hip]\nlimbs: left_hip", "limbs must be a list of pairs"),
     ("joints: [left_hip, right_hip]\nsigmas: [.1]", "sigmas has 1 values for 2 joints"),
-    ("joints: [left_hip, right_hip]\nsigmas: [0.1, -0.1]", "sigmas must all be > 0"),
+    ("joints: [left_hip, right_hip]\nsigmas: [0.1, -0.1]", "sigmas must be a list of numbers above 0"),
     ("joints: [left_hip, right_hip]\nsigmas: .1", "sigmas must be a list of numbers"),
     ("joints: [left_hip, right_hip]\ntorso: [left_hip]", "torso must be a pair"),
     ("joints: [left_hip, right_hip]\nhead: [left_hip, nose]", "head names 'nose'"),
     ("joints: [left_hip, right_hip]\ngroups: {hip: [left_hip, knee]}", "groups names 'knee'"),
     ("joints: [left_hip, right_hip]\nflip_pairs: [[right_hip, left_hip]]", "write the left joint first"),
     ("joints: [left_hip, right_hip, left_knee]", "'left_knee' has no 'right_knee'"),
-    ("joints: [l_hip, r_hip]\nsigmas: [.1, .1]", "give the pairs"),
+    ("joints: [hip_1, hip_2]\nsigmas: [.1, .1]", "give the pairs"),
     ("joint: [left_hip, right_hip]", "unknown field 'joint'"),
     ("joints: [left_hip, right_hip]\nname: 7", "name must be a name"),
     ("\x00", "not readable as YAML"),
@@ -82,7 +82,7 @@ def test_faulty_skeleton_file_is_one_clear_line(tmp_path, text, message):
 
 def test_skeleton_file_that_is_no_text(tmp_path):
     (tmp_path/'own.yaml').write_bytes(b'\xff\xfe\x00joints')
-    with pytest.raises(ValueError, match='not readable as YAML'): load_skeleton(tmp_path/'own.yaml')
+    with pytest.raises(ValueError, match='is no UTF-8'): load_skeleton(tmp_path/'own.yaml')
 
 
 def test_skeleton_file_with_everything(tmp_path):
