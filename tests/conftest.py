@@ -41,6 +41,10 @@ class Fresh:
         return untracked() - self.before
 
 
+def pytest_configure(config):
+    config.addinivalue_line('markers', "situation(has, sees, theme=None): what the user has and sees; a row of tests/README.md, see tests/situations.py")
+
+
 @pytest.fixture(scope='session', autouse=True)
 def fresh(request):
     "All notebooks that are tested in this session, begun before its first test."
