@@ -18,7 +18,7 @@ from ..errors import InputError, read_yaml
 __all__ = ['Positive', 'Fraction', 'Count', 'Seed', 'Side', 'Switch', 'HAS', 'Plant', 'PolicyName', 'LATER', 'SCALES', 'SHORT',
            'ADDED_LATER', 'Strict', 'DataConfig', 'NetworkConfig', 'SearchConfig', 'TrainingConfig', 'EvaluationConfig',
            'settled', 'Config', 'merge', 'brief', 'problem_of', 'source_of', 'settings_error', 'recorded_config',
-           'flatten', 'differences', 'in_words', 'option', 'parse_override', 'make_config', 'in_sections',
+           'flatten', 'differences', 'list_changes', 'option', 'parse_override', 'make_config', 'in_sections',
            'read_settings']
 
 # %% ../../nbs/runs/10_config.ipynb #8d5312b1
@@ -278,7 +278,7 @@ def differences(old:dict, # `config` of a record or of a checkpoint
     new, old = flatten(config.model_dump(mode='json')), ADDED_LATER | flatten(old)
     return {key: (old[key], new[key]) for key in new if old[key] != new[key]}
 
-def in_words(found:dict[str, tuple])->str: # of `differences`
+def list_changes(found:dict[str, tuple])->str: # of `differences`
     "'training.steps 400 -> 500, seed 0 -> 1'."
     return ', '.join(f'{key} {brief(a)} -> {brief(b)}' for key, (a, b) in found.items())
 

@@ -5,7 +5,7 @@
 # %% ../../nbs/runs/60_searching.ipynb #a7536dbc
 from __future__ import annotations
 
-import hashlib, json, os, time
+import hashlib, json, math, time
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,23 +13,25 @@ from typing import NamedTuple
 import numpy as np, torch
 from accelerate import PartialState
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ..da2.operations import DADA15, POSE16
 from ..da2.policy import Policy
 from ..da2.search import Search
 from ..network.losses import pose_loss, refined_l2
+from ..errors import InputError
 from ..people.pack import Batches, Pack, halves
+from ..progress import Progress
+from .checkpoints import loading, name_of, read_state, same_run, write_state
 from .config import Config, SearchConfig
 from .data import base_draws, crop_people, generator, targets
 from .processes import average, is_main, one_late, process, share, share_statistics
 from .shifts import planted
-from .training import autocast, bar_line, make_network
+from .training import autocast, make_network
 
 # %% auto #0
-__all__ = ['SearchBatch', 'PeopleAugment', 'train_loss', 'validation_loss', 'make_policy', 'Searcher', 'mine', 'learn_batch',
-           'clean', 'judge_batch', 'own_batch', 'throws', 'warm_up', 'turn', 'write_state', 'save', 'resume',
-           'warm_up_file', 'leave_warm_up', 'take_warm_up', 'run', 'log', 'metrics']
+__all__ = ['STATE', 'SearchBatch', 'PeopleAugment', 'train_loss', 'validation_loss', 'make_policy', 'Searcher', 'mine',
+           'learn_batch', 'clean', 'judge_batch', 'own_batch', 'throws', 'warm_up', 'turn', 'not_finite', 'save',
+           'resume', 'warm_up_file', 'leave_warm_up', 'take_warm_up', 'run', 'log', 'metrics']
 
 # %% ../../nbs/runs/60_searching.ipynb #5f63581c
 class SearchBatch(NamedTuple):
@@ -95,6 +97,7 @@ class Searcher:
                              probe_mode=s.probe_mode, memory=s.memory, pull=s.pull, share=s.share,
                              reduce=average)
         self.step_done, self.rows, self.history = 0, [], []
+        self.resumed, self.restarted = [], False        # from_steps, at_step of each time that it was made longer
         self.seconds = self.warmup_seconds = 0.         # so far; of them in the warm-up
 
 # %% ../../nbs/runs/60_searching.ipynb #a49a26df
@@ -154,33 +157,42 @@ def turn(self, step:int)->dict: # losses, norm of v and so on
     return self.search.step(batch, len(batch.indices), self.judge_batch(step),
                             self.throws('search', step), self.own_batch(step))
 
+def not_finite(searcher:Searcher, what:str)->InputError:
+    "What is said of a search that ran off."
+    s = searcher.config.search
+    return InputError(f'{name_of(searcher.config)}: {what} at step {searcher.step_done}, warm-up included',
+                      f'lower search.lr (now {s.lr:g}) or search.policy_lr (now {s.policy_lr:g})')
+
 Searcher.warm_up, Searcher.turn = warm_up, turn
 
 # %% ../../nbs/runs/60_searching.ipynb #0b9409b9
-def write_state(file:Path, state:dict)->None:
-    "A state file, whole or not at all."
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f'{file.name}.{os.getpid()}.new')
-    torch.save(state, new)
-    new.replace(file)
+STATE = dict(step=int, seconds=(int, float), warmup_seconds=(int, float), config_hash=str, rows=list, history=list, search=dict, model=dict)
 
 def save(self)->None:
     "Write the state that `resume` reads, whole."
     if not is_main(): return
     write_state(self.work/'search.pt', dict(
-        config_hash=self.config.hash, step=self.step_done, seconds=self.seconds, warmup_seconds=self.warmup_seconds,
+        config_hash=self.config.hash, config=self.config.model_dump(mode='json'), people=self.pack.fingerprint,
+        step=self.step_done, seconds=self.seconds, warmup_seconds=self.warmup_seconds, resumed=self.resumed,
         rows=self.rows, history=self.history, search=self.search.state_dict(), model=self.model.state_dict()))
 
-def resume(self)->bool: # whether there was something to resume
-    "Go on from the saved state, if it was made under these settings."
-    file = self.work/'search.pt'
+def resume(self, restart:bool=False, # remove the state and begin anew, whatever it is
+          )->bool: # whether there was something to resume
+    "Go on from the saved state. InputError if it is damaged, or of a search with other settings or people."
+    file, self.restarted = self.work/'search.pt', restart
+    if restart: file.unlink(missing_ok=True)
     if not file.exists(): return False
-    state = torch.load(file, weights_only=True, map_location=self.device)
-    if state['config_hash'] != self.config.hash: return False
-    self.model.load_state_dict(state['model'])
-    self.search.load_state_dict(state['search'])
+    state = read_state(file, STATE, self.device)
+    longer = same_run(state, self.config, 'search.steps', file, dict(people=self.pack.fingerprint))
+    with loading(file):
+        self.model.load_state_dict(state['model'])
+        self.search.load_state_dict(state['search'])
     self.step_done, self.rows, self.history = (state[k] for k in ('step', 'rows', 'history'))
     self.seconds, self.warmup_seconds = state['seconds'], state['warmup_seconds']
+    self.resumed = state.get('resumed', []) + ([longer] if longer else [])
+    if longer and is_main():
+        print(f"{name_of(self.config)}: goes on at step {longer['at_step']}, warm-up included, of a search of {longer['from_steps']} steps "
+              f"with {self.config.search.steps}; it ends as if they had been asked for at once", flush=True)
     return True
 
 Searcher.save, Searcher.resume = save, resume
@@ -204,10 +216,12 @@ def leave_warm_up(self)->None:
 def take_warm_up(self)->bool: # whether there was one
     "Begin where a search that began alike ended its warm-up."
     file = self.warm_up_file()
-    if file is None or not file.exists(): return False
-    state = torch.load(file, weights_only=True, map_location=self.device)
-    self.model.load_state_dict(state['model'])
-    self.search.optimizer.load_state_dict(state['optimizer'])
+    if file is None or self.restarted or not file.exists(): return False
+    remedy = 'delete it, and the warm-up is done again'
+    state = read_state(file, dict(model=dict, optimizer=dict, seconds=(int, float), history=list), self.device, remedy)
+    with loading(file, remedy):
+        self.model.load_state_dict(state['model'])
+        self.search.optimizer.load_state_dict(state['optimizer'])
     self.step_done, self.history = self.config.search.warmup_steps, state['history']
     self.seconds = self.warmup_seconds = state['seconds']
     return True
@@ -219,32 +233,30 @@ def run(self,
         until:int|None=None, # stop after this many steps, warm-up included; None: all
         seconds:float|None=None, # stop (with a state) once this much time has passed
        )->bool: # whether the last step is done
-    "Warm up, then search, from where the run is."
+    "Warm up, then search, from where the run is. InputError as soon as a loss is not finite."
     if self.step_done == 0: self.take_warm_up()
     s, start, before = self.config.search, time.perf_counter(), self.seconds
-    total = s.warmup_steps + s.steps
-    bar = tqdm(total=total, initial=self.step_done, desc=self.config.experiment, unit='step', mininterval=2,
-               position=bar_line(),
-               disable=None if self.progress and is_main() else True)
+    total, people = s.warmup_steps + s.steps, min(s.batch, len(self.learn))
     if not self.rows: self.log(0)
-    while self.step_done < min(until or total, total):
-        searching = self.step_done >= s.warmup_steps
-        said = self.turn(self.step_done) if searching else dict(train_loss=self.warm_up(self.step_done))
-        self.step_done += 1
-        self.seconds = before + time.perf_counter() - start
-        self.history.append({**said, 'step': self.step_done - s.warmup_steps,
-                             'split': 'search' if searching else 'warm-up'})
-        if self.step_done == s.warmup_steps:
-            self.warmup_seconds = self.seconds
-            self.leave_warm_up()
-        if searching and ((self.step_done - s.warmup_steps) % s.log_every == 0 or self.step_done == total):
-            self.log(self.step_done - s.warmup_steps)
-        bar.update()
-        bar.set_postfix(loss=f"{said['train_loss']:.2e}", entropy=f'{self.policy.entropy():.2f}')
-        late = seconds is not None and one_late(time.perf_counter() - start > seconds, self.device)
-        if self.step_done < total and (self.step_done % 50 == 0 or late or self.step_done == until): self.save()
-        if late: break
-    bar.close()
+    with Progress(name_of(self.config), total, self.step_done, people=people, show=self.progress and is_main()) as shown:
+        while self.step_done < min(until or total, total):
+            searching = self.step_done >= s.warmup_steps
+            try: said = self.turn(self.step_done) if searching else dict(train_loss=self.warm_up(self.step_done))
+            except FloatingPointError as error: raise not_finite(self, str(error).partition(';')[0]) from None
+            if not math.isfinite(said['train_loss']): raise not_finite(self, f"the loss is {said['train_loss']}")
+            self.step_done += 1
+            self.seconds = before + time.perf_counter() - start
+            self.history.append({**said, 'step': self.step_done - s.warmup_steps,
+                                 'split': 'search' if searching else 'warm-up'})
+            if self.step_done == s.warmup_steps:
+                self.warmup_seconds = self.seconds
+                self.leave_warm_up()
+            if searching and ((self.step_done - s.warmup_steps) % s.log_every == 0 or self.step_done == total):
+                self.log(self.step_done - s.warmup_steps)
+            shown.update(loss=f"{said['train_loss']:.2e}", entropy=f'{self.policy.entropy():.2f}')
+            late = seconds is not None and one_late(time.perf_counter() - start > seconds, self.device)
+            if self.step_done < total and (self.step_done % 50 == 0 or late or self.step_done == until): self.save()
+            if late: break
     return self.step_done >= total
 
 # %% ../../nbs/runs/60_searching.ipynb #d7bbac79

@@ -5,7 +5,7 @@
 # %% ../../nbs/runs/50_training.ipynb #5be9c22d
 from __future__ import annotations
 
-import json, math, os, shutil, time
+import hashlib, json, math, shutil, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable
@@ -13,20 +13,21 @@ from typing import Callable
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from ..network.backbone import read_tensors
+from ..errors import InputError
+from ..network.backbone import misfit, read_tensors
 from ..network.losses import pose_loss
 from ..network.rivals import pose_network
 from ..people.pack import Batches, Pack
+from ..progress import Progress
+from .checkpoints import loading, name_of, read_progress, same_run, write_progress, writing
 from .config import Config, TrainingConfig
 from .data import base_draws, crop_people, generator, targets
 from .processes import average, one_late, share, share_statistics
-from .record import write_whole
 
 # %% auto #0
-__all__ = ['learning_rate', 'native_bf16', 'autocast', 'make_network', 'load_weights', 'Trainer', 'save', 'resume', 'bar_line',
-           'fit', 'log', 'unwrapped']
+__all__ = ['STATE', 'learning_rate', 'native_bf16', 'autocast', 'make_network', 'load_weights', 'Trainer', 'identity', 'save',
+           'resume', 'remove_checkpoints', 'longer_in_words', 'fit', 'log', 'unwrapped']
 
 # %% ../../nbs/runs/50_training.ipynb #59a9a15c
 def learning_rate(step:int, # optimiser steps done, from 0
@@ -67,14 +68,11 @@ def make_network(config:Config,
 
 # %% ../../nbs/runs/50_training.ipynb #5b338fca
 def load_weights(model:nn.Module, path:str|Path)->None:
-    "Weights of a .safetensors file that this project wrote; what doesn't fit is named."
+    "Weights of a .safetensors file that this project wrote. InputError for the first tensor that doesn't fit."
     found, wanted = read_tensors(path), model.state_dict()
     for name, tensor in wanted.items():
-        if name not in found:
-            raise ValueError(f"weights {path}: {name} is missing; were they trained with other network settings?")
-        if found[name].shape != tensor.shape:
-            raise ValueError(f"weights {path}: {name} is {tuple(found[name].shape)}, the network has "
-                             f"{tuple(tensor.shape)}; were they trained with other network settings?")
+        if wrong := misfit(found.get(name), tensor, 'the network'):
+            raise InputError(wrong, 'were they trained with other network settings? name those with --config or --set', path, field=name)
     model.load_state_dict({k: found[k] for k in wanted})
 
 # %% ../../nbs/runs/50_training.ipynb #2f90073c
@@ -100,6 +98,8 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.batches = Batches(len(pack), n, config.seed)
         self.step_done, self.history, self.seconds = 0, [], 0.
+        self.people = n                                     # of a step, over all processes
+        self.resumed = []                                   # from_steps, at_step of each time that the run was made longer
 
 # %% ../../nbs/runs/50_training.ipynb #0bafb418
 def _batch(self, step:int)->tuple[Tensor, Tensor, Tensor]: # x, target, weight of this process's share
@@ -138,14 +138,23 @@ def _checkpoint(self)->Path:
     new, old = self.work/'checkpoint', self.work/'checkpoint.old'
     return old if old.exists() and not new.exists() else new
 
+def identity(trainer:Trainer)->dict[str, str]: # people, policy
+    "What makes a run this one besides its config: fingerprints of its people and of its policy."
+    policy = json.dumps(trainer.policy.to_json(), sort_keys=True)
+    return dict(people=trainer.pack.fingerprint, policy=hashlib.sha256(policy.encode()).hexdigest()[:16])
+
 def save(self)->None:
-    "Write a checkpoint that replaces the last one."
+    "Write a checkpoint that replaces the last one. InputError if the disk is full; the last one stays then."
     new, old, temporary = (self.work/f'checkpoint{end}' for end in ('', '.old', '.new'))
-    self.accelerator.save_state(temporary, safe_serialization=True)
+    try:
+        with writing(temporary): self.accelerator.save_state(temporary, safe_serialization=True)
+    except (InputError, OSError):
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     self.accelerator.wait_for_everyone()
     if self.accelerator.is_main_process:
-        state = dict(step=self.step_done, seconds=self.seconds, config_hash=self.config.hash, history=self.history)
-        write_whole(temporary/'progress.json', json.dumps(state))
+        write_progress(temporary, dict(step=self.step_done, seconds=self.seconds, config_hash=self.config.hash, history=self.history,
+                                       config=self.config.model_dump(mode='json'), resumed=self.resumed, **identity(self)))
         if new.exists():                                # after a kill `old` may be the only whole one: it stays till then
             shutil.rmtree(old, ignore_errors=True)
             new.rename(old)
@@ -154,22 +163,36 @@ def save(self)->None:
     self.accelerator.wait_for_everyone()
 
 # %% ../../nbs/runs/50_training.ipynb #17cdb133
-def resume(self)->bool: # whether there was something to resume
-    "Go on from the last checkpoint, if it was made under these settings."
-    folder = self.checkpoint()
-    if not (folder/'progress.json').exists(): return False
-    state = json.loads((folder/'progress.json').read_text())
-    if state['config_hash'] != self.config.hash: return False
-    self.accelerator.load_state(folder)
+STATE = dict(step=int, seconds=(int, float), config_hash=str, history=list)
+
+def resume(self, restart:bool=False, # remove the checkpoint and begin anew, whatever it is
+          )->bool: # whether there was something to resume
+    "Go on from the last checkpoint. InputError if it is damaged, or of a run with other settings, people or policy."
+    if restart and self.accelerator.is_main_process: remove_checkpoints(self.work)
+    self.accelerator.wait_for_everyone()
+    folder, config = self.checkpoint(), self.config
+    if not folder.exists(): return False
+    state = read_progress(folder, STATE)
+    longer = same_run(state, config, 'training.steps', folder, identity(self))
+    with loading(folder): self.accelerator.load_state(folder)
     self.step_done, self.seconds, self.history = state['step'], state['seconds'], state['history']
+    self.resumed = state.get('resumed', []) + ([longer] if longer else [])
+    if longer and self.accelerator.is_main_process: print(f'{name_of(config)}: {longer_in_words(longer, config.training)}', flush=True)
     return True
 
-Trainer.checkpoint, Trainer.save, Trainer.resume = _checkpoint, save, resume
+def remove_checkpoints(work:Path)->None: # of a trainer
+    "Remove what earlier runs left to resume from."
+    for end in ('', '.old', '.new'): shutil.rmtree(work/f'checkpoint{end}', ignore_errors=True)
 
-# %% ../../nbs/runs/50_training.ipynb #8a5c0405
-def bar_line()->int:
-    "Line of the terminal for the progress bar: runs side by side are given one each."
-    return int(os.environ.get('P2NET_BAR', 0))
+def longer_in_words(longer:dict, # from_steps, at_step
+                    training:TrainingConfig)->str:
+    "What it means that a run goes on that had fewer steps."
+    before, now = (learning_rate(longer['at_step'], t) for t in (training.model_copy(update=dict(steps=longer['from_steps'])), training))
+    rate = ('the learning rate does not depend on the number of steps' if before == now else
+            f'the learning rate follows the longer {training.schedule} curve from here on, {now:.3g} in place of {before:.3g} at this step')
+    return f"goes on at step {longer['at_step']} of {longer['from_steps']} with {training.steps} steps; {rate}"
+
+Trainer.checkpoint, Trainer.save, Trainer.resume = _checkpoint, save, resume
 
 # %% ../../nbs/runs/50_training.ipynb #681ab55b
 def fit(self,
@@ -179,33 +202,31 @@ def fit(self,
     "Train from where the run is."
     last, start, window, before = (min(until or self.training.steps, self.training.steps), time.perf_counter(), [],
                                    self.seconds)
-    bar = tqdm(total=self.training.steps, initial=self.step_done, desc=self.config.experiment, unit='step',
-               mininterval=2,
-               position=bar_line(),
-               disable=None if self.progress and self.accelerator.is_main_process else True)
-    with ThreadPoolExecutor(1) as ahead:
+    show = self.progress and self.accelerator.is_main_process
+    with (Progress(name_of(self.config), self.training.steps, self.step_done, people=self.people, show=show) as shown,
+          ThreadPoolExecutor(1) as ahead):
         coming = ahead.submit(self.batch, self.step_done)
         while self.step_done < last:
             x, target, weight = coming.result()
             if self.step_done + 1 < last: coming = ahead.submit(self.batch, self.step_done + 1)
             window.append(self.step(x, target, weight))
             self.seconds = before + time.perf_counter() - start
-            bar.update()
-            if self.step_done % 25 == 0 or self.step_done == last: window = self.log(window, bar)
+            shown.update()
+            if self.step_done % 25 == 0 or self.step_done == last: window = self.log(window, shown)
             due = self.step_done % self.training.checkpoint_every == 0
             late = seconds is not None and one_late(time.perf_counter() - start > seconds, self.device)
             if self.step_done < self.training.steps and (due or late or self.step_done == last): self.save()
             if late: break
-    bar.close()
     return self.step_done >= self.training.steps
 
 # %% ../../nbs/runs/50_training.ipynb #73c13850
-def log(self, window:list[Tensor], bar)->list: # an empty window
+def log(self, window:list[Tensor], shown:Progress)->list: # an empty window
     "Add the mean loss of the last steps to the history; validate where it is due."
     loss = average(torch.stack(window).mean()).item()
     if not math.isfinite(loss):
-        raise ValueError(f"{self.config.experiment}: the loss is {loss} at step {self.step_done}; lower training.lr "
-                         f"(now {self.training.lr:g}) or set training.precision=fp32")
+        raise InputError(f"{name_of(self.config)}: the loss is {loss} at step {self.step_done}",
+                         f"lower training.lr (now {self.training.lr:g}) or set training.precision=fp32")
+    shown.update(0, loss=f'{loss:.2e}')
     row = dict(step=self.step_done, epoch=self.step_done//self.batches.per_epoch, split='train', loss=loss,
                lr=learning_rate(self.step_done - 1, self.training))
     self.history.append(row)
@@ -214,7 +235,6 @@ def log(self, window:list[Tensor], bar)->list: # an empty window
             and self.accelerator.is_main_process):
         self.history.append(dict(step=self.step_done, epoch=row['epoch'], split='val',
                                  **self.validate(self.unwrapped())))
-    bar.set_postfix(loss=f'{loss:.2e}', people_s=f'{self.step_done*self.training.batch/max(self.seconds, 1e-9):.0f}')
     return []
 
 def unwrapped(self)->nn.Module:
