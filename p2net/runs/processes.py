@@ -11,6 +11,8 @@ import torch, torch.distributed as dist
 import torch.distributed.nn.functional # before there is a group: its defaults would hold that one for good
 from torch import Tensor, nn
 
+from ..errors import InputError
+
 # %% auto #0
 __all__ = ['process', 'is_main', 'share', 'average', 'one_late', 'leave', 'AllReduce', 'SharedBatchNorm', 'share_statistics']
 
@@ -28,8 +30,8 @@ def share(n:int, # people of a step
           processes:int)->slice: # of the n
     "The people of a step that fall to one process."
     if n % processes:
-        raise ValueError(f"{n} people a step can't be shared by {processes} processes evenly; change training.batch "
-                         "(and search.batch) or the number of processes")
+        raise InputError(f"{n} people a step can't be shared by {processes} processes evenly",
+                         'change training.batch (and search.batch) or the number of processes')
     return slice(rank, None, processes)
 
 def average(x:Tensor)->Tensor: # the same in all processes

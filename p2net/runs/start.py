@@ -5,15 +5,19 @@
 # %% ../../nbs/runs/55_start.ipynb #d22e412d
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..network.backbone import read_tensors
+from ..errors import InputError
+from ..network.backbone import misfit, read_tensors
+from .config import Config
+from .training import make_network
 
 # %% auto #0
-__all__ = ['LEAST', 'split_by_fit', 'share_of', 'start_from', 'in_words']
+__all__ = ['LEAST', 'split_by_fit', 'share_of', 'start_from', 'in_words', 'check_weights', 'check_writable']
 
 # %% ../../nbs/runs/55_start.ipynb #924cd266
 LEAST = .5                                              # share of the weights that must fit
@@ -21,7 +25,7 @@ LEAST = .5                                              # share of the weights t
 def split_by_fit(model:nn.Module, found:dict)->tuple[dict, list[str]]: # name -> tensor to take; names that stay
     "Tensors of `found` that have a place in `model`, and places of `model` that they leave."
     own = model.state_dict()
-    fits = {k: found[k] for k, t in own.items() if k in found and found[k].shape == t.shape}
+    fits = {k: found[k] for k, t in own.items() if misfit(found.get(k), t, 'the network') is None}
     return fits, [k for k in own if k not in fits]
 
 def share_of(model:nn.Module, names)->float: # in [0, 1]
@@ -33,12 +37,12 @@ def share_of(model:nn.Module, names)->float: # in [0, 1]
 def start_from(model:nn.Module, # overwritten where it fits
                path:str|Path, # .safetensors of a whole network of this project
               )->dict: # tensors, share: taken; anew: names that were not
-    "Begin from another network's weights as far as they fit."
+    "Begin from another network's weights as far as they fit. InputError where less than half of them do."
     fits, anew = split_by_fit(model, read_tensors(path))
     share = share_of(model, fits)
     if share < LEAST:
-        raise ValueError(f"start {path}: {share:.0%} of the weights fit this network; was it trained with another "
-                         "network.architecture, depth or width?")
+        raise InputError(f'{share:.0%} of the weights fit this network', 'was it trained with another network.architecture, depth '
+                         'or width?', path, field='training.start:')
     with torch.no_grad():
         own = model.state_dict()
         for name, tensor in fits.items(): own[name].copy_(tensor)
@@ -48,3 +52,15 @@ def in_words(start:dict)->str:
     "One line of a run's log."
     return (f"{start['tensors']} tensors, {start['share']:.1%} of the weights, taken from another network; anew: "
             f"{', '.join(start['anew']) or 'nothing'}")
+
+# %% ../../nbs/runs/55_start.ipynb #3daa399f
+def check_weights(config:Config)->None:
+    "Try the files of weights that a run will begin from. InputError for one that can't be used."
+    if config.network.weights is not None: make_network(config, 17)
+    if config.training.start not in (None, 'rendered'): read_tensors(config.training.start)
+
+def check_writable(*folders:str|Path)->None:
+    "Make the folders that results will go to, and try to write there. OSError with the path where that fails."
+    for folder in map(Path, folders):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder): pass
