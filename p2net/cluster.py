@@ -5,19 +5,19 @@
 # %% ../nbs/82_cluster.ipynb #b9b51ff7
 from __future__ import annotations
 
-import re, threading
+import builtins, re, threading
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import torch, yaml
 
+from .errors import InputError
 from .runs.config import Config
 from .runs.experiments import Place, run_experiment
-from .runs.processes import leave
+from .runs.processes import leave, out_of_memory
 
 # %% auto #0
-__all__ = ['DEFAULTS', 'read_pairs', 'make_executor', 'join_tasks', 'Job', 'why', 'Cluster']
+__all__ = ['DEFAULTS', 'read_pairs', 'make_executor', 'join_tasks', 'Job', 'why', 'failure', 'Cluster']
 
 # %% ../nbs/82_cluster.ipynb #cc70839a
 def read_pairs(words:list[str])->dict: # name -> value
@@ -25,11 +25,11 @@ def read_pairs(words:list[str])->dict: # name -> value
     pairs = {}
     for word in words:
         name, equals, value = word.partition('=')
-        if not (name and equals):
-            raise ValueError(f"--cluster-set {word}: expected NAME=VALUE, as in slurm_partition=gpu")
+        if not (name and equals): raise InputError('expected NAME=VALUE, as in slurm_partition=gpu', file=f'--cluster-set {word}')
         try: pairs[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--cluster-set {word}: its value is not YAML ({str(error).splitlines()[0]})") from None
+        except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(f'its value is not YAML ({said})', file=f'--cluster-set {word}') from None
     return pairs
 
 # %% ../nbs/82_cluster.ipynb #1d15cd1f
@@ -39,14 +39,14 @@ def make_executor(cluster:str, # 'slurm' or 'local'
                   folder:str|Path, # of submitit's scripts and logs: every node must see it
                   settings:dict|None=None, # for submitit's update_parameters
                  ): # submitit.Executor
-    "Where jobs are sent."
+    "Where jobs are sent. InputError if submitit is not there or refuses the settings."
     try: import submitit
-    except ImportError: raise ValueError("--cluster needs submitit: pip install -e .[cluster]") from None
+    except ImportError: raise InputError('--cluster needs submitit: pip install -e .[cluster]') from None
     try:
         executor = submitit.AutoExecutor(folder, cluster=cluster)
         executor.update_parameters(**DEFAULTS | (settings or {}))
-    except (AssertionError, NameError, RuntimeError, ValueError) as error: # it has them all, over several lines
-        raise ValueError(f"--cluster {cluster}: {str(error).splitlines()[0]}") from None
+    except (AssertionError, NameError, RuntimeError, TypeError, ValueError) as error: # it has them all, over several lines
+        raise InputError(str(error).splitlines()[0], file=f'--cluster {cluster}') from None
     return executor
 
 # %% ../nbs/82_cluster.ipynb #0944ccec
@@ -78,6 +78,17 @@ def why(error:Exception)->str:
     if trace and 'failed during processing' in said: return trace[0].strip().splitlines()[-1]
     return ' '.join(said.strip().splitlines()[:2])
 
+def failure(error:Exception, # of submitit
+           )->InputError|RuntimeError:
+    "What a job that failed raises here: InputError for what the user can mend, RuntimeError for a fault."
+    line = why(error)
+    kind, _, said = line.partition(': ')
+    if kind == 'p2net.errors.InputError': return InputError(said)
+    if 'failed during processing' not in str(error): return InputError(line, 'see the log of the job')
+    kind = getattr(builtins, kind, None)
+    refused = isinstance(kind, type) and issubclass(kind, OSError) and said.startswith('[Errno')
+    return InputError(line) if refused or out_of_memory(line) else RuntimeError(line)
+
 # %% ../nbs/82_cluster.ipynb #5ced06f6
 class Cluster(ThreadPoolExecutor):
     "Runs as jobs of a cluster."
@@ -92,8 +103,8 @@ class Cluster(ThreadPoolExecutor):
         self.one, self.over = threading.Lock(), threading.Event()
 
     def start(self, config:Config, place:Place, line:int=0)->Future: # the record
-        "Send a run."
-        return self.submit(self.run, config, replace(place, progress=False))
+        "Send a run; its progress goes into the log of its job."
+        return self.submit(self.run, config, place)
 
     def __exit__(self, kind, *error)->None:
         if kind: self.over.set()
@@ -101,17 +112,20 @@ class Cluster(ThreadPoolExecutor):
 
 # %% ../nbs/82_cluster.ipynb #f1bc201a
 def _run(self, config:Config, place:Place)->dict: # the record, as the first process of the job wrote it
-    "Send a run and wait for it; ValueError with one line if it fails."
+    "Send a run and wait for it. What a run that failed raises: see `failure`."
     from submitit.helpers import clean_env
     try:
         if self.over.is_set(): raise CancelledError('interrupted')
-        with self.one, clean_env(): job = self.executor.submit(Job(), config, place, self.threads)
+        with self.one, clean_env():
+            try: job = self.executor.submit(Job(), config, place, self.threads)
+            except (TypeError, ValueError, OverflowError) as error:      # while it writes the batch script
+                raise InputError(f'submitit could not use these settings ({type(error).__name__}: {error})', file='--cluster-set') from None
         while not self.done(job):
             if self.over.wait(self.pause):
                 job.cancel(check=False)
                 raise CancelledError('interrupted')
         return job.results()[0]
-    except RuntimeError as error: raise ValueError(why(error)) from error        # what submitit raises is one
+    except RuntimeError as error: raise failure(error) from error                # what submitit raises is one
 
 def _done(self, job)->bool:
     "Whether a job has ended. One thread at a time: submitit's books aren't made for several."

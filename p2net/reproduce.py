@@ -6,34 +6,35 @@
 from __future__ import annotations
 
 import multiprocessing, os, shutil, threading, time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pandas as pd, torch
 
 from .cluster import Cluster, make_executor
+from .errors import InputError
 from .report.figures import write_figures
 from .report.tables import write_tables
+from .runs.checkpoints import name_of
+from .runs.checks import check_runs, forerunners
 from .runs.config import Config
 from .runs.data import load_people
-from .runs.experiments import EXPERIMENTS, Place, base_name, experiment_config, in_order, run_experiment
+from .runs.experiments import Place, experiment_config, in_order, run_experiment
+from .runs.processes import out_of_memory
 from .runs.record import is_done, read_record, record_folder
 
 # %% auto #0
-__all__ = ['SHOWN', 'forerunners', 'how_many', 'gpu_of', 'say', 'run_apart', 'prepare', 'end_with', 'Here', 'runner', 'headline',
-           'run_missing', 'beside', 'replace_committed', 'reproduce']
+__all__ = ['SHOWN', 'how_many', 'gpu_of', 'say', 'run_apart', 'prepare', 'end_with', 'Here', 'runner', 'headline', 'mendable',
+           'in_a_line', 'run_missing', 'beside', 'replace_committed', 'finished', 'reproduce']
 
 # %% ../nbs/80_reproduce.ipynb #a30915f0
-def forerunners(config:Config)->set[tuple[str, int]]: # (experiment, seed)
-    "Runs whose records this run reads."
-    base = base_name(config.experiment)
-    return {(need + config.experiment[len(base):], config.seed) for need in EXPERIMENTS[base].needs}
-
 def how_many(jobs:int|None)->tuple[int, int]: # runs side by side, threads of each
     "On each GPU one run, else two, and the cores shared out among them; OMP_NUM_THREADS, where it is set, is obeyed."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    jobs = jobs or torch.cuda.device_count() or min(cores, 2)
-    return jobs, int(os.environ.get('OMP_NUM_THREADS') or max(1, cores//jobs))
+    jobs, asked = jobs or torch.cuda.device_count() or min(cores, 2), os.environ.get('OMP_NUM_THREADS') or ''
+    if asked and not (asked.isdecimal() and int(asked)): raise InputError(f'is {asked!r}, expected a whole number', field='OMP_NUM_THREADS')
+    return jobs, int(asked or max(1, cores//jobs))
 
 def gpu_of(line:int, # place of the run, from 0
            gpus:int,
@@ -49,9 +50,13 @@ def say(text:str)->None:
     print(text, flush=True)
 
 def run_apart(config:Config, place:Place, threads:int, line:int)->dict: # the record
-    "One experiment in a process of its own."
-    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), prepare, (threads, line)) as pool:
-        return pool.submit(run_experiment, config, place).result()
+    "One experiment in a process of its own. What it raises keeps its type; InputError if the process was killed."
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), prepare, (threads, line)) as pool:
+            return pool.submit(run_experiment, config, place).result()
+    except BrokenProcessPool:
+        raise InputError('its process was killed, as systems do when memory runs out', 'use --jobs 1 or a smaller training.batch, '
+                         'and the same command goes on from the last checkpoint') from None
 
 def prepare(threads:int, line:int)->None:
     "What the process of a run does first."
@@ -96,10 +101,20 @@ def headline(record:dict)->str:
     return ''.join(f', {k} {v:.3f}' for k, v in found.items())
 
 # %% ../nbs/80_reproduce.ipynb #16458d5c
+def mendable(error:BaseException)->bool:
+    "Whether the user, or whoever looks after the machine, can mend it; anything else is a fault of this package."
+    refused = isinstance(error, OSError) and bool(error.errno)
+    return refused or isinstance(error, (InputError, CancelledError)) or out_of_memory(error)
+
+def in_a_line(error:BaseException)->str:
+    "What an exception of a run says."
+    said = ' '.join(str(error).split())
+    return said if isinstance(error, InputError) else f'{type(error).__name__}: {said}'
+
 def run_missing(configs:list[Config], place:Place, pool:Here|Cluster|None=None, say=say,
                )->list[dict]: # records, in order
-    "Run what has no complete record with these settings; what fails is named at the end, when everything else is done."
-    name = lambda c: f'{c.scale}/{c.experiment}/{c.seed}'
+    "Run what has no complete record with these settings; what fails is named at the end, when everything else is done: InputError, or RuntimeError for a fault."
+    faults = []
     done = {(c.experiment, c.seed) for c in configs if is_done(place.root, c)}
     waiting, running, failed = [c for c in configs if (c.experiment, c.seed) not in done], {}, []
     say(f"{len(configs)} runs, {len(configs) - len(waiting)} of them there already")
@@ -113,14 +128,17 @@ def run_missing(configs:list[Config], place:Place, pool:Here|Cluster|None=None, 
             if not running: break                                               # what is left needs a run that failed
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 config, _, start = running.pop(future)
-                if future.exception(): failed.append(f'{name(config)}: {future.exception()}')
+                if error := future.exception():
+                    failed.append(f'{name_of(config)}: {in_a_line(error)}')
+                    if not mendable(error): faults.append(error)
                 elif future.result()['status'] == 'complete': done.add((config.experiment, config.seed))
-                else: failed.append(f"{name(config)}: stopped before its end; the same command goes on")
+                else: failed.append(f"{name_of(config)}: stopped before its end; the same command goes on")
                 said = (failed[-1] if future.exception() or future.result()['status'] != 'complete'
-                        else name(config) + headline(future.result()))
+                        else name_of(config) + headline(future.result()))
                 say(f'{time.perf_counter() - start:5.0f} s  {said}')
-    failed += [f'{name(c)}: not run, it needs one that failed' for c in waiting]
-    if failed: raise ValueError('; '.join(failed))
+    failed += [f'{name_of(c)}: not run, it needs one that failed' for c in waiting]
+    if faults: raise RuntimeError('; '.join(failed)) from faults[0]
+    if failed: raise InputError('; '.join(failed))
     return [read_record(record_folder(place.root, c)) for c in configs]
 
 # %% ../nbs/80_reproduce.ipynb #eccf9819
@@ -149,12 +167,20 @@ def replace_committed(root:str|Path, committed:str|Path)->list[Path]: # the fold
     for path in sorted(Path(root).rglob('record.json')):
         if read_record(path)['status'] != 'complete': continue
         target = Path(committed)/path.parent.relative_to(root)
+        new = target.with_name(f'.{target.name}.new')
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(path.parent, new)               # whole, before the old one goes
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(path.parent, target)
+        new.rename(target)
         done.append(target)
     return done
 
 # %% ../nbs/80_reproduce.ipynb #21fbf8c2
+def finished(config:Config, place:Place)->bool:
+    "Whether a run is done; a record that can't be read is none that is."
+    try: return is_done(place.root, config)
+    except InputError: return False
+
 def reproduce(experiments:tuple=('main',), # names, or the groups 'main' and 'all'
               scale:str='tiny',
               seeds:tuple=(0,),
@@ -165,17 +191,20 @@ def reproduce(experiments:tuple=('main',), # names, or the groups 'main' and 'al
               committed:str|Path='paper_results', # of the repository
               cache:str|Path|None=None, # of rendered people
               replace:bool=False, # put the new records in the place of the committed ones
+              overwrite:bool=False, # write over complete records of other settings, and over broken ones
+              restart:bool=False, # begin runs anew whose checkpoints can't be gone on from
               seconds:float|None=None, # stop each run, with a checkpoint, after this much time
               jobs:int|None=None, # runs side by side; None: two on a processor, one on a GPU, all on a cluster
               cluster:str|None=None, # 'slurm' or 'local': send them to it
               settings:dict|None=None, # for submitit's update_parameters: slurm_partition, gpus_per_node, …
               progress:bool=True,
               say=say)->list[dict]: # records
-    "Run, tabulate, draw, compare."
+    "Check, run, tabulate, draw, compare."
     out, committed = Path(out), Path(committed)
-    place = Place(out/'records', out/'work', None if cache is None else Path(cache), progress, seconds)
-    configs = [experiment_config(n, scale, seed, source, file, overrides) for seed in seeds
+    place = Place(out/'records', out/'work', None if cache is None else Path(cache), progress, seconds, restart)
+    configs = [experiment_config(n, scale, seed, source, file, overrides) for seed in dict.fromkeys(seeds)
                for n in in_order(experiments)]
+    check_runs([c for c in configs if not finished(c, place)], place, overwrite, say)
     records = run_missing(configs, place, runner(cluster, settings, place.work/'jobs', jobs, len(configs)), say)
     if source == 'rendered':
         for kind, write in (('tables', write_tables), ('figures', write_figures)):

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 # %% auto #0
-__all__ = ['process', 'is_main', 'share', 'average', 'one_late', 'leave', 'AllReduce', 'SharedBatchNorm', 'share_statistics']
+__all__ = ['process', 'is_main', 'share', 'average', 'one_late', 'leave', 'out_of_memory', 'AllReduce', 'SharedBatchNorm',
+           'share_statistics']
 
 # %% ../../nbs/runs/45_processes.ipynb #54065f19
 def process()->tuple[int, int]: # this one's number from 0, how many there are
@@ -50,6 +51,14 @@ def leave()->None:
     gc.collect()
     if dist.is_initialized(): dist.destroy_process_group()
     gc.collect()
+
+# %% ../../nbs/runs/45_processes.ipynb #e25b6bf5
+def out_of_memory(error:BaseException|str, # or 'TYPE: MESSAGE' of one
+                 )->bool:
+    "Whether it says that memory ran out."
+    said = error if isinstance(error, str) else f'{type(error).__name__}: {error}'
+    kind = said.partition(':')[0].rpartition('.')[2]
+    return kind in ('MemoryError', 'OutOfMemoryError') or kind == 'RuntimeError' and 'DefaultCPUAllocator' in said
 
 # %% ../../nbs/runs/45_processes.ipynb #6a889dc8
 class AllReduce(torch.autograd.Function):

@@ -5,7 +5,6 @@
 # %% ../../nbs/runs/55_start.ipynb #d22e412d
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import torch
@@ -13,11 +12,9 @@ from torch import nn
 
 from ..errors import InputError
 from ..network.backbone import misfit, read_tensors
-from .config import Config
-from .training import make_network
 
 # %% auto #0
-__all__ = ['LEAST', 'split_by_fit', 'share_of', 'start_from', 'in_words', 'check_weights', 'check_writable']
+__all__ = ['LEAST', 'split_by_fit', 'share_of', 'start_from', 'in_words']
 
 # %% ../../nbs/runs/55_start.ipynb #924cd266
 LEAST = .5                                              # share of the weights that must fit
@@ -52,15 +49,3 @@ def in_words(start:dict)->str:
     "One line of a run's log."
     return (f"{start['tensors']} tensors, {start['share']:.1%} of the weights, taken from another network; anew: "
             f"{', '.join(start['anew']) or 'nothing'}")
-
-# %% ../../nbs/runs/55_start.ipynb #3daa399f
-def check_weights(config:Config)->None:
-    "Try the files of weights that a run will begin from. InputError for one that can't be used."
-    if config.network.weights is not None: make_network(config, 17)
-    if config.training.start not in (None, 'rendered'): read_tensors(config.training.start)
-
-def check_writable(*folders:str|Path)->None:
-    "Make the folders that results will go to, and try to write there. OSError with the path where that fails."
-    for folder in map(Path, folders):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder): pass

@@ -26,8 +26,8 @@ from .data import base_draws, crop_people, generator, targets
 from .processes import average, one_late, share, share_statistics
 
 # %% auto #0
-__all__ = ['STATE', 'learning_rate', 'native_bf16', 'autocast', 'make_network', 'load_weights', 'Trainer', 'identity', 'save',
-           'resume', 'remove_checkpoints', 'longer_in_words', 'fit', 'log', 'unwrapped']
+__all__ = ['STATE', 'learning_rate', 'native_bf16', 'autocast', 'make_network', 'load_weights', 'Trainer', 'last_checkpoint',
+           'identity', 'save', 'resume', 'remove_checkpoints', 'longer_in_words', 'fit', 'log', 'unwrapped']
 
 # %% ../../nbs/runs/50_training.ipynb #59a9a15c
 def learning_rate(step:int, # optimiser steps done, from 0
@@ -133,10 +133,14 @@ def _step(self, x:Tensor, target:Tensor, weight:Tensor)->Tensor: # the loss, det
 Trainer.batch, Trainer.step = _batch, _step
 
 # %% ../../nbs/runs/50_training.ipynb #af5d9eba
-def _checkpoint(self)->Path:
+def last_checkpoint(work:Path)->Path: # `work`: folder of a trainer
     "Folder of the last checkpoint; after a kill between two renamings, the one before."
-    new, old = self.work/'checkpoint', self.work/'checkpoint.old'
+    new, old = work/'checkpoint', work/'checkpoint.old'
     return old if old.exists() and not new.exists() else new
+
+def _checkpoint(self)->Path:
+    "Folder of the last checkpoint."
+    return last_checkpoint(self.work)
 
 def identity(trainer:Trainer)->dict[str, str]: # people, policy
     "What makes a run this one besides its config: fingerprints of its people and of its policy."
