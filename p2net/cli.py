@@ -5,59 +5,40 @@
 # %% ../nbs/90_cli.ipynb #214ef611
 from __future__ import annotations
 
-import argparse, sys
+import argparse, math, os, sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable
+from typing import Callable
 
-from .runs.config import SCALES, Config
-if TYPE_CHECKING: from p2net.runs.experiments import Place
+from .errors import InputError, explain
+from .runs.config import SCALES
 
 # %% auto #0
-__all__ = ['EXAMPLES', 'changes', 'keep_results', 'bars', 'people', 'run', 'evaluate', 'photographs', 'doctor', 'everything',
-           'speeds', 'card', 'common', 'kept', 'add_photographs', 'add_reports', 'make_parser', 'main']
-
-# %% ../nbs/90_cli.ipynb #2f7a259e
-def changes(record:dict, config:Config)->list[str]: # 'training.steps 2 -> 3'
-    "Settings in which a record differs from `config`; what it doesn't hold yet counts as the default."
-    from p2net.report.tables import ADDED_LATER, flatten
-    new, old = flatten(config.model_dump(mode='json')), ADDED_LATER | flatten(record['config'])
-    return [f'{key} {old[key]} -> {new[key]}' for key in new if old[key] != new[key]]
-
-def keep_results(configs:list[Config], place:Place)->None:
-    "Refuse to write over a complete record that was made with other settings."
-    from p2net.runs.experiments import holds_result
-    from p2net.runs.record import read_record
-    for config in configs:
-        file = place.folder(config)/'record.json'
-        if holds_result(place.root, config) and (found := changes(read_record(file), config)):
-            raise ValueError(f"{file} is complete, with other settings ({', '.join(found)}); "
-                             "name another --out, or add --replace")
+__all__ = ['EXAMPLES', 'GOES_ON', 'people', 'run', 'evaluate', 'in_annotated_boxes', 'in_boxes', 'write_files', 'photographs',
+           'doctor', 'everything', 'speeds', 'card', 'whole', 'finite', 'seconds', 'common', 'kept', 'add_photographs',
+           'add_reports', 'make_parser', 'show_anything', 'reader_gone', 'end_with', 'main']
 
 # %% ../nbs/90_cli.ipynb #e6660969
-def bars(args)->bool:
-    "Progress bars are for people who look: not with --quiet, nor into a file."
-    return not args.quiet and sys.stderr.isatty()
-
 def people(args)->None:
     "Render people into a folder in COCO's format."
     from p2net.people.rendering import RenderConfig, render_people
     folder = render_people(args.folder, RenderConfig(train=args.train, val=args.val, seed=args.seed),
-                           workers=args.workers, progress=bars(args))
+                           workers=args.workers, progress=not args.quiet)
     print(f"people in {folder}")
 
 # %% ../nbs/90_cli.ipynb #8d413105
 def run(args)->None:
     "Search or train: run one experiment for each seed."
+    from p2net.runs.checks import check_runs
     from p2net.runs.experiments import Place, experiment_config, run_experiment
     from p2net.runs.processes import is_main, leave
-    place = Place(Path(args.out)/'records', Path(args.out)/'work', None, bars(args), args.seconds)
+    place = Place(Path(args.out)/'records', Path(args.out)/'work', None, not args.quiet, args.seconds, args.restart)
     configs = [experiment_config(args.experiment, args.scale, seed, args.data, args.config, args.set)
-               for seed in args.seeds]
-    if not args.replace: keep_results(configs, place)
+               for seed in dict.fromkeys(args.seeds)]
+    check_runs(configs, place, args.replace)
     for config in configs:
         record = run_experiment(config, place)
         if not is_main(): continue
-        print(f"{record['status']}: {place.folder(config)/'record.json'}")
+        print(f"{record['status']}: {place.folder(config)/'record.json'}", flush=True)
         for name, value in record['metrics'].items():
             if '/' not in name: print(f"  {name} {value:.4f}")
     leave()
@@ -66,25 +47,58 @@ def run(args)->None:
 def evaluate(args)->None:
     "Measure weights on the held-out people of a config."
     from p2net.network.backbone import read_tensors
-    from p2net.runs.data import load_people
-    from p2net.runs.evaluating import measure, predict
+    from p2net.runs.checks import check_writable
     from p2net.runs.experiments import experiment_config
     from p2net.runs.training import make_network
     config = experiment_config('p2net', args.scale, 0, args.data, args.config, args.set)
     read_tensors(args.weights)                          # say what is wrong with the file before people are rendered
-    found = load_people(config.data, progress=bars(args))
-    model = make_network(config, len(found.skeleton), args.weights)
-    for name, value in measure(found.val, predict(model, found.val, config.evaluation, config.training.sigma,
-                                                  progress=bars(args))).items():
-        print(f"{name} {value:.4f}")
+    if args.results: check_writable(Path(args.results).parent)
+    metrics, results, pack = (in_boxes if args.boxes else in_annotated_boxes)(
+        args, config, lambda joints: make_network(config, joints, args.weights))
+    for name, value in metrics.items(): print(f"{name} {value:.4f}")
+    if args.results: print(*write_files(results, pack, Path(args.results)), sep='\n')
+
+def in_annotated_boxes(args, config, make:Callable)->tuple: # metrics, results, pack
+    "The held-out people as they are annotated."
+    from p2net.runs.data import load_people
+    from p2net.runs.evaluating import coco_columns, measure, predict, results_of
+    pack = load_people(config.data, progress=not args.quiet).val
+    columns = coco_columns(pack.skeleton)
+    if args.results and columns is None: raise InputError('these people have no AP, so there are no results of COCO to write', None, args.data)
+    found = predict(make(len(pack.skeleton)), pack, config.evaluation, config.training.sigma, progress=not args.quiet)
+    return measure(pack, found), results_of(pack, found) if columns is not None else [], pack
+
+def in_boxes(args, config, make:Callable)->tuple: # metrics, results, pack
+    "What a detector's boxes hold."
+    from p2net.people.folder import find_people
+    from p2net.runs.data import notes_of, pack_people, people_folder, say_notes
+    from p2net.runs.evaluating import measure_boxes
+    folder = find_people(people_folder(config.data, progress=not args.quiet))
+    if folder.kind != 'coco': raise InputError(f"--boxes needs people in COCO's layout, these are {folder.kind}", None, args.data)
+    found = folder.val(detections=args.boxes)
+    pack = pack_people(found, folder.skeleton, config.data, progress=not args.quiet)
+    say_notes('boxes', len(found), notes_of(found, pack))
+    return *measure_boxes(make(len(pack.skeleton)), pack, config.evaluation, config.training.sigma), pack
+
+def write_files(results:list[dict], pack, path:Path)->list[str]: # what was written, in words
+    "Results in the ids of the annotation file and, where that was mended, the cleaned annotations."
+    import json
+    from p2net.evaluation.average_precision import write_results
+    from p2net.runs.evaluating import file_results, file_truth
+    from p2net.runs.record import write_whole
+    said = [f'{len(results)} results in {write_results(file_results(results, pack), path)}']
+    if pack.annotations is not None and pack.annotations.mended:
+        clean = path.with_name(f'{path.stem}_truth.json')
+        write_whole(clean, json.dumps(file_truth(pack)))
+        said.append(f'cleaned annotations in {clean}')
+    return said
 
 # %% ../nbs/90_cli.ipynb #dbf2c837
 def photographs(args)->int: # 1 if a file couldn't be used
     "Find people in photographs: pictures with skeletons, and a list of joints."
-    from p2net.predict import Pose, box_source, predict_files
+    from p2net.predict import predict_files
     def complain(text): print(f"p2net predict: {text}", file=sys.stderr)
-    rows, failed = predict_files(args.files, args.out, Pose.load(args.weights), box_source(args.boxes),
-                                 args.threshold, complain)
+    rows, failed = predict_files(args.files, args.out, args.weights, args.boxes, args.threshold, complain)
     print(f"{len(rows)} people, pictures and poses.json in {args.out}")
     faint = sum(max(row['keypoints'][2::3]) < args.threshold for row in rows)
     if faint:
@@ -105,11 +119,11 @@ def everything(args)->None:
     "Run what lacks a record, then write tables and figures."
     from p2net.cluster import read_pairs
     from p2net.reproduce import reproduce
-    if args.cluster_set and not args.cluster: raise ValueError("--cluster-set: name the --cluster it is for")
+    if args.cluster_set and not args.cluster: raise InputError('name the --cluster it is for', file='--cluster-set')
     reproduce(args.experiments, args.scale, args.seeds, args.data, args.config, args.set, args.out,
-              replace=args.replace_committed,
+              replace=args.replace_committed, overwrite=args.replace, restart=args.restart,
               seconds=args.seconds, jobs=args.jobs, cluster=args.cluster, settings=read_pairs(args.cluster_set),
-              progress=bars(args))
+              progress=not args.quiet)
 
 def speeds(args)->None:
     "Measure every speed in one run, as ratios, and write its record."
@@ -133,7 +147,8 @@ EXAMPLES = {
     'search': "p2net search\n  p2net search --set search.sub_policies=singles --set search.steps=100",
     'train': "p2net train p2net\n  p2net train no-attention --seeds 0 1 2\n  p2net train p2net --scale small --data "
              "../coco --seconds 500",
-    'evaluate': "p2net evaluate runs/work/tiny/p2net/0/model.safetensors",
+    'evaluate': "p2net evaluate runs/work/tiny/p2net/0/model.safetensors\n  p2net evaluate model.safetensors --data ../coco "
+                "--boxes detections.json --results results.json",
     'predict': "p2net predict photo.jpg\n  p2net predict holiday/ --boxes boxes.json --out poses\n  p2net predict "
                "walk.mp4 "
                "--weights runs/work/tiny/p2net/0/model.safetensors",
@@ -146,6 +161,24 @@ EXAMPLES = {
 }
 
 # %% ../nbs/90_cli.ipynb #577706e0
+def whole(least:int)->Callable[[str], int]:
+    "Reads an option: a whole number, not below `least`."
+    def number(text:str)->int:
+        value = int(text)
+        if value < least: raise argparse.ArgumentTypeError(f'{text}: expected a whole number, at least {least}')
+        return value
+    number.__name__ = 'whole number'
+    return number
+
+def finite(text:str, above:float=-math.inf)->float:
+    "Reads an option: a number."
+    value = float(text)
+    if not (math.isfinite(value) and value > above):
+        raise argparse.ArgumentTypeError(f'{text}: expected a number' + (f' above {above:g}' if above > -math.inf else ''))
+    return value
+
+def seconds(text:str)->float: return finite(text, 0)
+
 def common(parser:argparse.ArgumentParser)->None:
     "Options that make a config."
     parser.add_argument('--scale', choices=list(SCALES), default='tiny')
@@ -158,9 +191,13 @@ def common(parser:argparse.ArgumentParser)->None:
 def kept(parser:argparse.ArgumentParser)->None:
     "Options of commands that leave records."
     parser.add_argument('--out', default='runs', help='records and checkpoints go below this folder')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='one run each')
-    parser.add_argument('--seconds', type=float,
+    parser.add_argument('--seeds', type=whole(0), nargs='+', default=[0], help='one run each')
+    parser.add_argument('--seconds', type=seconds,
                         help='stop each run, with a checkpoint, after this much time; the same command goes on')
+    parser.add_argument('--restart', action='store_true',
+                        help='remove the checkpoint of a run and begin anew; without it, one of other settings is refused')
+    parser.add_argument('--replace', action='store_true',
+                        help='write over a complete record that was made with other settings')
 
 # %% ../nbs/90_cli.ipynb #3ef39bbf
 def add_photographs(add:Callable)->None: # add(name, function) -> parser of that sub-command
@@ -170,9 +207,9 @@ def add_photographs(add:Callable)->None: # add(name, function) -> parser of that
                    help="'whole': one person a picture; 'detector': torchvision's; or a JSON file of boxes")
     p.add_argument('--weights', help='.safetensors; left out: the small network that ships')
     p.add_argument('--out', default='poses', help='folder of the pictures and of poses.json')
-    p.add_argument('--threshold', type=float, default=.2, help='joints of a lower score are not painted')
+    p.add_argument('--threshold', type=finite, default=.2, help='joints of a lower score are not painted')
     p = add('doctor', doctor); p.add_argument('folder', help="of photographs: COCO's layout, MPII's or LSP's")
-    p.add_argument('--most', type=int, help='open at most this many photographs of each part; left out: all')
+    p.add_argument('--most', type=whole(1), help='open at most this many photographs of each part; left out: all')
 
 # %% ../nbs/90_cli.ipynb #ba488ed1
 def add_reports(add:Callable)->None: # add(name, function) -> parser of that sub-command
@@ -182,11 +219,11 @@ def add_reports(add:Callable)->None: # add(name, function) -> parser of that sub
     p = add('bench', speeds)
     p.add_argument('--records', default='paper_results/runs',
                    help='folder of all records; the bench goes to tiny/bench/SEED below it')
-    p.add_argument('--repeats', type=int, default=9, help='turns of every contender')
-    p.add_argument('--seed', type=int, default=0, help='of the people; another machine gets another')
+    p.add_argument('--repeats', type=whole(1), default=9, help='turns of every contender')
+    p.add_argument('--seed', type=whole(0), default=0, help='of the people; another machine gets another')
     p = add('reproduce', everything); common(p); kept(p)
     p.add_argument('--experiments', nargs='+', default=['main'], help='names, or the groups main and all')
-    p.add_argument('--jobs', type=int, help='runs side by side; left out: two on a processor, one on a GPU, '
+    p.add_argument('--jobs', type=whole(1), help='runs side by side; left out: two on a processor, one on a GPU, '
                                                 'on a cluster all that can start')
     p.add_argument('--cluster', choices=['slurm', 'local'],
                    help="make each run a job of submitit's (the extra [cluster]); local: on this machine, to try it out")
@@ -207,34 +244,66 @@ def make_parser()->argparse.ArgumentParser:
                                 epilog=f'examples:\n  {EXAMPLES[name]}',
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
         p.set_defaults(does=does)
-        p.add_argument('--quiet', action='store_true', help='no progress bars')
+        p.add_argument('--quiet', action='store_true', help='no progress: neither a bar nor a line a minute')
         return p
     p = add('people', people)
     p.add_argument('folder', nargs='?', help='where to; left out: the cache')
-    for name, default in (('train', 1100), ('val', 300), ('seed', 0), ('workers', None)):
-        p.add_argument(f'--{name}', type=int, default=default)
+    for name, least, default in (('train', 1, 1100), ('val', 1, 300), ('seed', 0, 0), ('workers', 1, None)):
+        p.add_argument(f'--{name}', type=whole(least), default=default)
     for p, experiment in ((add('search', run), 'search'), (add('train', run), 'p2net')):
         if experiment == 'search': p.set_defaults(experiment=experiment)
         else:
             p.add_argument('experiment', nargs='?', default=experiment,
                            help='p2net, no-attention, …; a name that there is not lists them all')
         common(p); kept(p)
-        p.add_argument('--replace', action='store_true',
-                       help='write over a complete record that was made with other settings')
     p = add('evaluate', evaluate); p.add_argument('weights', help='.safetensors'); common(p)
+    p.add_argument('--boxes', metavar='FILE', help="JSON of a detector's boxes, in the place of the annotated ones")
+    p.add_argument('--results', metavar='FILE', help="JSON to write: what was found, as COCO's list of results")
     add_photographs(add)
     add_reports(add)
     return parser
 
 # %% ../nbs/90_cli.ipynb #5e4bd48e
+GOES_ON = ('search', 'train', 'reproduce')
+
+def show_anything(stream)->None:
+    "What the encoding of a stream can't show is written with backslashes; it would end the command otherwise."
+    if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
+
+def reader_gone()->bool:
+    "Whether nobody reads our output any more; what is still to be written is dropped then."
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        try: stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            gone = True
+    return gone
+
+def end_with(error:Exception, command:str)->int: # exit code
+    "Print the line of an exception."
+    if isinstance(error, BrokenPipeError) and reader_gone(): return 141
+    if 'torch' in sys.modules:
+        from p2net.runs.processes import out_of_memory
+        if out_of_memory(error): error = MemoryError()
+    line, code = explain(error)
+    print(f'p2net {command}: {line}', file=sys.stderr)
+    return code
+
 def main(argv:list[str]|None=None, # None: the process's
         )->int: # exit code
     "Entry point of the command `p2net`."
-    args = make_parser().parse_args(argv)
-    try: return args.does(args) or 0
-    except (ValueError, OSError, ArithmeticError) as error:
-        print(f"p2net {args.command}: {error}", file=sys.stderr)
-        return 2
+    for stream in (sys.stdout, sys.stderr): show_anything(stream)
+    try: args = make_parser().parse_args(argv)
+    except SystemExit:                                  # argparse has printed its help, or what is wrong with an option
+        if reader_gone(): return 141
+        raise
+    try:
+        code = args.does(args) or 0
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
-        print("p2net: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        goes_on = '; the same command goes on from the last checkpoint' if args.command in GOES_ON else ''
+        print(f'p2net {args.command}: stopped{goes_on}', file=sys.stderr)
         return 130
+    except Exception as error: return end_with(error, args.command)     # one line for each; `explain` keeps the traceback of a fault

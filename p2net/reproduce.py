@@ -5,7 +5,7 @@
 # %% ../nbs/80_reproduce.ipynb #d547db8c
 from __future__ import annotations
 
-import multiprocessing, os, shutil, threading, time
+import multiprocessing, os, shutil, tempfile, threading, time
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -167,11 +167,11 @@ def replace_committed(root:str|Path, committed:str|Path)->list[Path]: # the fold
     for path in sorted(Path(root).rglob('record.json')):
         if read_record(path)['status'] != 'complete': continue
         target = Path(committed)/path.parent.relative_to(root)
-        new = target.with_name(f'.{target.name}.new')
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.copytree(path.parent, new)               # whole, before the old one goes
-        shutil.rmtree(target, ignore_errors=True)
-        new.rename(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=Path(committed).parent) as new:
+            shutil.copytree(path.parent, Path(new)/target.name)     # whole, before the old one goes
+            shutil.rmtree(target, ignore_errors=True)
+            (Path(new)/target.name).rename(target)
         done.append(target)
     return done
 
