@@ -93,9 +93,9 @@ def add_image(row, where:str, images:list[dict], keys:dict, path, mended:Tally)-
     keys[key_of(row['id'])] = len(images)
     images.append(image)
 
-def key_of(value): # 36 and 36.0 are one id, '36' is another
+def key_of(value): # 36 and 36.0 are one id, true and 1, too, as to pycocotools; '36' is another
     "An id as the key of a dictionary."
-    return int(value) if isinstance(value, float) and math.isfinite(value) and value == int(value) else value
+    return int(value) if isinstance(value, bool) or isinstance(value, float) and math.isfinite(value) and value == int(value) else value
 
 def positive(value, side:str, mended:Tally, where)->int|None:
     "Height or width as a whole number; None where it is no number above 0."
