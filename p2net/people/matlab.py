@@ -51,7 +51,7 @@ def kind_of(data:bytes, # the file, or its first 512 bytes
         if error.start < 500: return None
         text = data[:error.start].decode('utf-8')
     if text.isprintable() or not set(map(ord, text)) & {*range(9), *range(14, 32)}:
-        return f'a text file that begins with {text[:40]!r}', None
+        return f'a text file that begins with {(text.strip().splitlines() or [""])[0][:40]!r}', None
 
 # %% ../../nbs/people/55_matlab.ipynb #0f32bcea
 # types of numbers by the kind of an element, and by the class of an array in MATLAB
@@ -144,10 +144,17 @@ class Elements:
         "Numbers in the type that the array has in MATLAB; files store them in a shorter one where that loses nothing."
         numbers, at = self.numbers(count, at)
         if flags & 8: numbers = numbers + 1j*self.numbers(count, at)[0]
-        else: numbers = numbers.astype(bool if flags & 2 else ARRAYS[kind])
+        else: numbers = self.cast(numbers, bool if flags & 2 else ARRAYS[kind], at)
         if count == 1: return numbers[0].item()
         try: return numbers.reshape(dims, order='F')
         except ValueError: raise Damaged(f'the array at byte {at} has the dimensions {dims}') from None
+
+    def cast(self, numbers:np.ndarray, dtype, at:int)->np.ndarray:
+        "Numbers in another type, which must be able to hold them."
+        with np.errstate(all='ignore'): found = numbers.astype(dtype)
+        if found.dtype.kind in 'iu' and (found != numbers).any():
+            raise Damaged(f'the numbers before byte {at} are none of type {found.dtype}')
+        return found
 
     def numbers(self, count:int, at:int)->tuple[np.ndarray, int]: # (count,), where the next element is
         "An element of so many numbers."

@@ -209,8 +209,11 @@ def load_mpii_validation(path, # gt_valid.mat, detections_our_format.mat or vali
     else:
         data = read_mat(path, 'pos_gt_src', 'jnt_missing', 'headboxes_src', whose=whose)
         joints = numbers_in(data, 'pos_gt_src', (16, 2, None), path).transpose(2, 0, 1)
-        labelled = numbers_in(data, 'jnt_missing', (16, len(joints)), path).T == 0
-        first, second = numbers_in(data, 'headboxes_src', (2, 2, len(joints)), path) # corners, each (2, n)
+        missing = numbers_in(data, 'jnt_missing', (16, len(joints)), path).T
+        if not np.isin(missing, (0, 1)).all():
+            raise InputError('has other values than 0 and 1', 'download the file again', path, field='jnt_missing')
+        corners, labelled = numbers_in(data, 'headboxes_src', (2, 2, len(joints)), path), missing == 0
+        first, second = np.where(np.abs(corners) < FARTHEST, corners, np.nan) # each (2, n)
         head_size = .6*np.linalg.norm(second - first, axis=0)
     good = (np.abs(joints) < FARTHEST).all(-1) # False for NaN
     for wrong, what in (((labelled & ~good).any(1), 'a labelled joint'),
