@@ -5,7 +5,7 @@ from .policy import Policy
 from .search import Search
 from .estimators import Alignment, Exact, Unrolled
 from .controls import FrozenPolicy, HandMade, IdentityPolicy, RandAugment, RandomPolicy, TrivialAugment, UpTo
-from .controls import read_policy as load_policy
+from .published import load_policy
 
 __all__ = ['Alignment', 'DADA15', 'OPERATIONS', 'POSE16', 'Draws', 'Exact', 'FrozenPolicy', 'HandMade', 'IdentityPolicy', 'Operation', 'Policy',
            'RandAugment', 'RandomPolicy', 'Search', 'TrivialAugment', 'Unrolled', 'UpTo', 'augment', 'augment_fast', 'load_policy']

@@ -7,7 +7,7 @@ __all__ = ['RANDAUGMENT13', 'POLICIES', 'FrozenPolicy', 'RandomPolicy', 'UpTo', 
            'IdentityPolicy', 'among', 'RandAugment', 'trivial_operations', 'TrivialAugment', 'HandMade', 'read_policy']
 
 # %% ../../nbs/da2/60_controls.ipynb #7cf9f719
-import inspect, math, reprlib
+import inspect, math
 from dataclasses import replace
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError, Tally
 from .operations import DADA15, OPERATIONS, Draws, Operation
-from .policy import Policy, PolicyFile
+from .policy import Policy, PolicyFile, in_brief
 from .relaxation import uniform
 
 # %% ../../nbs/da2/60_controls.ipynb #160766b5
@@ -111,16 +111,16 @@ class Control:
 def control_of(file:PolicyFile, cls:type)->Control: # of class `cls`
     "A control with the settings of its file."
     settings = file.data.get('settings', {})
-    if not isinstance(settings, dict): file.refuse(f'must be an object, got {reprlib.repr(settings)}', field='settings')
+    if not isinstance(settings, dict): file.refuse(f'must be an object, got {in_brief(settings)}', field='settings')
     takes = inspect.signature(cls).parameters
     for name, value in settings.items():
         field = f'settings.{name:.40}'
         if name not in takes:
             file.refuse(f"{name!r:.40} is unknown; there are {', '.join(takes) or 'none'}", 'correct or remove it', field='settings')
         kind = takes[name].annotation
-        if kind is bool and not isinstance(value, bool): file.refuse(f'must be true or false, got {reprlib.repr(value)}', field=field)
+        if kind is bool and not isinstance(value, bool): file.refuse(f'must be true or false, got {in_brief(value)}', field=field)
         if kind is int and (isinstance(value, bool) or not isinstance(value, int)):
-            file.refuse(f'must be a whole number, got {reprlib.repr(value)}', field=field)
+            file.refuse(f'must be a whole number, got {in_brief(value)}', field=field)
         if kind is float: settings = settings | {name: file.number(value, None, field, -1e6, 1e6)}
     try: return cls(**settings)
     except ValueError as error: raise InputError(str(error), file=file.file, field='settings') from None
@@ -216,5 +216,5 @@ def read_policy(source, # path of a policy file, or what was in it
     read = PolicyFile(source, file, notes)
     kind = read.check_kind('')
     if not isinstance(kind, str) or kind not in POLICIES:
-        read.refuse(f"the policy is of kind {reprlib.repr(kind)}; there are {', '.join(POLICIES)}")
+        read.refuse(f"the policy is of kind {in_brief(kind)}; there are {', '.join(POLICIES)}")
     return POLICIES[kind].from_json(read.data | dict(kind=kind), read.file, read.notes)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['P_END', 'M_END', 'PI_END', 'SPELT', 'LARGEST', 'patch_to', 'search_space', 'bounded_logit', 'bounded_log',
            'with_ends', 'Shared', 'Policy', 'Noise', 'tree_map', 'weigh', 'finite_logits', 'finite_pi_logits',
-           'PolicyFile', 'squeezed', 'operation_of', 'operations_of', 'Row', 'row_of', 'logits_of', 'magnitudes_of',
-           'pi_of', 'check_logits', 'start_of', 'filled', 'policy_in']
+           'in_brief', 'PolicyFile', 'squeezed', 'operation_of', 'operations_of', 'Row', 'row_of', 'logits_of',
+           'magnitudes_of', 'pi_of', 'check_logits', 'start_of', 'filled', 'policy_in']
 
 # %% ../../nbs/da2/30_policy.ipynb #746e83a7
 import math, re, reprlib
@@ -366,6 +366,12 @@ def to_json(self)->dict: # ready for json.dump, also with allow_nan=False
                 operations=[dict(name=o.name, high=o.high) for o in self.operations], sub_policies=entries)
 
 # %% ../../nbs/da2/30_policy.ipynb #3eab0f1a
+def in_brief(value)->str:
+    "A value for a message: the beginning of it, if it is long."
+    text = reprlib.repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 class PolicyFile:
     "What is in a policy file, and where: every fault is an `InputError` that names the file, the row and the field."
     def __init__(self,
@@ -392,7 +398,7 @@ class PolicyFile:
             self.refuse(f"schema {self.data['schema']!r:.20} is unknown; this version reads schema 1")
         found = self.data.get('kind', 'policy')
         if 'kind' not in self.data: self.notes.add("file without 'kind', read as a policy", self.file)
-        if kind and found != kind: self.refuse(f'holds a {reprlib.repr(found)}, not a {kind!r}')
+        if kind and found != kind: self.refuse(f'holds a {in_brief(found)}, not a {kind!r}')
         return found
 
     def number(self, value, row:str|None, field:str,
@@ -405,17 +411,17 @@ class PolicyFile:
             try: number = float(value)
             except ValueError: pass
         if isinstance(number, bool) or not isinstance(number, Real):
-            self.refuse(f'must be a number, got {reprlib.repr(value)}', row=row, field=field)
+            self.refuse(f'must be a number, got {in_brief(value)}', row=row, field=field)
         if not low <= number <= high:
             bounds = bounds or f'between {low:g} and {high:g}'
-            self.refuse(f'must lie {bounds}, got {reprlib.repr(value)}', row=row, field=field)
+            self.refuse(f'must lie {bounds}, got {in_brief(value)}', row=row, field=field)
         if isinstance(value, str): self.notes.add('number written as text, read as the number', f'{row}, {field}' if row else field)
         return float(number)
 
     def numbers(self, values, count:int, row:str, field:str, **bounds)->list[float]:
         "One number for each operation of a sub-policy."
         if not isinstance(values, (list, tuple)) or len(values) != count:
-            got = f'{len(values)} of them' if isinstance(values, (list, tuple)) else reprlib.repr(values)
+            got = f'{len(values)} of them' if isinstance(values, (list, tuple)) else in_brief(values)
             self.refuse(f'must be a list of {count} numbers, one for each operation, got {got}', row=row, field=field)
         return [self.number(value, row, field, **bounds) for value in values]
 
@@ -433,7 +439,7 @@ def operation_of(file:PolicyFile, entry, i:int)->Operation: # entry: a name, or 
     "One of the operations of a policy file, with the range that it names."
     row, entry = f'operation {i}', dict(name=entry) if isinstance(entry, str) else entry
     if not isinstance(entry, dict) or not isinstance(entry.get('name'), str):
-        file.refuse(f'must be a name or an object with a name, got {reprlib.repr(entry)}', row=row)
+        file.refuse(f'must be a name or an object with a name, got {in_brief(entry)}', row=row)
     name = SPELT.get(squeezed(entry['name']))
     if name is None: file.refuse(f"{entry['name']!r:.40} is unknown", f"there are {', '.join(OPERATIONS)}", row, 'name')
     if name != entry['name']:
@@ -471,19 +477,19 @@ class Row(NamedTuple):
 def row_of(file:PolicyFile, entry, k:int, operations:tuple[Operation,...])->Row:
     "One sub-policy of a policy file."
     row, names = f'sub-policy {k}', {squeezed(o.name): o.name for o in operations}
-    if not isinstance(entry, dict): file.refuse(f'must be an object with operations, pi, p and m, got {reprlib.repr(entry)}', row=row)
+    if not isinstance(entry, dict): file.refuse(f'must be an object with operations, pi, p and m, got {in_brief(entry)}', row=row)
     for field in ('operations', 'p', 'm'):
         if field not in entry: file.refuse('is missing', row=row, field=field)
     drawn = entry['operations']
     if not isinstance(drawn, (list, tuple)) or not all(isinstance(o, str) for o in drawn):
-        file.refuse(f'must be a list of names, got {reprlib.repr(drawn)}', row=row, field='operations')
+        file.refuse(f'must be a list of names, got {in_brief(drawn)}', row=row, field='operations')
     for o in drawn:
         if squeezed(o) not in names:
             file.refuse(f'holds {o!r:.40}, which is not among the operations of the file', 'add it to them, or correct the name',
                         row, 'operations')
     read = lambda field, **bounds: file.numbers(entry[field], len(drawn), row, field, **bounds)
     side = read('side', low=-1.) if entry.get('side') is not None else [0.]*len(drawn)
-    if not set(side) <= {-1., 0., 1.}: file.refuse(f"must hold -1, 0 or 1, got {reprlib.repr(entry['side'])}", row=row, field='side')
+    if not set(side) <= {-1., 0., 1.}: file.refuse(f"must hold -1, 0 or 1, got {in_brief(entry['side'])}", row=row, field='side')
     pi = None if entry.get('pi') is None else file.number(entry['pi'], row, 'pi')
     logits = None if entry.get('logits') is None else logits_of(file, entry['logits'], len(drawn), row)
     return Row([names[squeezed(o)] for o in drawn], pi, read('p'), read('m', high=10., bounds='between 0 and 1'), side, logits)
@@ -542,7 +548,7 @@ def check_logits(file:PolicyFile, pi:Tensor, rows:list[Row])->None:
 def start_of(file:PolicyFile)->tuple[float,float,float]: # p and m of the start, tau
     "Settings of the search that a policy comes from; where there are none, the defaults."
     start = file.data.get('start', dict(p=.5, m=.5))
-    if not isinstance(start, dict): file.refuse(f'must be an object with p and m, got {reprlib.repr(start)}', field='start')
+    if not isinstance(start, dict): file.refuse(f'must be an object with p and m, got {in_brief(start)}', field='start')
     p, m = (file.number(start.get(what), None, f'start.{what}', 1e-12, 1 - 1e-12, 'inside (0, 1)') for what in ('p', 'm'))
     return p, m, file.number(file.data.get('tau', .5), None, 'tau', 1e-6, 1e6)
 
