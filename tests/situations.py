@@ -3,7 +3,7 @@
 A test says so with `@pytest.mark.situation(has, sees)`, a case of a parametrised test with `pytest.param(..., marks=pytest.mark.situation(has, sees))`.
 `theme=` names the group; without it the test's file does (HOME). `python tests/situations.py` writes the table, `python tests/situations.py check`
 fails where it is out of date."""
-import contextlib, io, os, sys
+import contextlib, io, os, re, sys
 from pathlib import Path
 
 import pytest
@@ -46,8 +46,9 @@ def row(item, mark): # theme, has, sees, test
 def collected():
     "Rows of all tests of this folder, in their order. RuntimeError with pytest's words where it can't collect them."
     plugin, said = Marked(), io.StringIO()
+    files = [str(f.relative_to(ROOT)) for f in sorted((ROOT/'tests').glob('test_*.py')) if 'situation(' in f.read_text(encoding='utf-8')]
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.chdir(ROOT) if hasattr(contextlib, 'chdir') else in_root():
-        code = pytest.main(['--collect-only', '--quiet', '--capture=no', '-p', 'no:cacheprovider', 'tests'], plugins=[plugin])
+        code = pytest.main(['--collect-only', '--quiet', '--capture=no', '-p', 'no:cacheprovider', *files], plugins=[plugin])
     if code != pytest.ExitCode.OK: raise RuntimeError(said.getvalue()[-3000:])
     return plugin.found
 
@@ -62,8 +63,9 @@ def in_root():
 
 
 def cell(text):
-    "A text inside a table of Markdown."
-    return text.replace('|', '\\|').replace('<', '&lt;') if '`' not in text else text.replace('|', '\\|')
+    "A text inside a table of Markdown; what stands between backticks stays as it is."
+    parts = text.replace('|', '\\|').split('`')
+    return '`'.join(re.sub(r'([*_<\\])(?!\|)', r'\\\1', part) if n % 2 == 0 else part for n, part in enumerate(parts))
 
 
 def table(rows):
@@ -75,13 +77,21 @@ def table(rows):
         here = {key[1:]: names for key, names in tests.items() if key[0] == theme}
         if not here: continue
         page += [f'## {theme}\n', '| the user has | the user sees | test |', '|---|---|---|']
-        page += [f"| {cell(has)} | {cell(sees)} | {', '.join(map(link, names))} |" for (has, sees), names in here.items()] + ['']
+        page += [f"| {cell(has)} | {cell(sees)} | {links(names)} |" for (has, sees), names in here.items()] + ['']
     return '\n'.join(page).rstrip() + '\n'
 
 
+def links(tests):
+    "Links to the files of tests; several cases of one test are one link."
+    cases = {}
+    for test in tests: cases.setdefault(test.partition('[')[0], []).append(test)
+    return ', '.join(link(names[0]) if len(names) == 1 else f'{link(test)} ({len(names)} cases)' for test, names in cases.items())
+
+
 def link(test):
-    "A test as a link to its file."
+    "A test as a link to its file; a long name of its case is left out."
     file, _, name = test.partition('::')
+    name = name if len(name.partition('[')[2]) < 40 and '`' not in name else name.partition('[')[0]
     return f"[`{file.removesuffix('.py')}::{name}`]({file})".replace('|', '\\|')
 
 

@@ -408,9 +408,9 @@ READABLE = [
     good('iscrowd-text', "iscrowd written as text ('0', '1')", "read as the number (to pycocotools the text '0' is true)", as_texts('iscrowd'),
          lambda d: [a.update(iscrowd=int(a['iscrowd'])) for a in d['annotations']] and None, ['numbers written as texts']),
     good('iscrowd-bool', 'iscrowd written as true and false', SAME, lambda d: [a.update(iscrowd=bool(a['iscrowd'])) for a in d['annotations']] and None),
-    good('crowd-rle', 'crowds with RLE masks, one with labelled joints', f'{SAME}; crowds are left out, counted',
+    good('crowd-rle', 'crowds with RLE masks and labelled joints', f'{SAME}; they are left out, counted; the doctor asks whether they are crowds',
          crowd_as(segmentation=dict(counts='abc', size=[120, 160]), num_keypoints=3, keypoints=[12., 9, 2, 20, 12, 2, 30, 20, 2] + [0]*42), None,
-         ['left out: 1 x crowd']),
+         ['left out: 1 x crowd'], fault='a crowd with labelled joints'),
     good('crowd-odd-joints', 'a crowd whose keypoints have another length', f'{SAME}; nobody asks for its joints', crowd_as(keypoints=[0]*6), crowd_as(keypoints=[0]*51)),
     good('no-num_keypoints', 'annotations without num_keypoints', 'counted from the joints', drop('num_keypoints'), count_joints, ['num_keypoints missing, counted']),
     good('some-num_keypoints', 'some annotations without num_keypoints', 'counted from the joints', lambda d: d['annotations'][0].pop('num_keypoints') and None,
@@ -950,14 +950,15 @@ def real_case(name, to):
     for f in (to/'annotations').iterdir():
         f.chmod(0o644)
         split = 'train' if 'train' in f.stem.replace('trainval2017', 'val') else 'val'
-        (to/'images'/split).mkdir(parents=True, exist_ok=True)
+        place = to/f'{split}2014' if name.endswith('coco-2014') else to/'images'/split
+        place.mkdir(parents=True, exist_ok=True)
         images = load(f)['images']
         for n, image in enumerate(images.values() if isinstance(images, dict) else images):
             number = re.search(r'(\d{12}|%3000000000\d+)\.jpe?g$', image.get('file_name', ''), re.I)
             stem = f'{LARGE[n]:012d}' if name.startswith('23') and split == 'val' else number[1].replace('%30', '0') if number else None
             if stem is None: continue
             there = image['file_name'].replace('\\', '/').rpartition('/')[2]
-            shutil.copy(photos/f'{stem}.jpg', to/'images'/split/(there if 'COCO' in there or ' ' in there or name.startswith('23') else f'{stem}.jpg'))
+            shutil.copy(photos/f'{stem}.jpg', place/(there if 'COCO' in there or ' ' in there or name.startswith('23') else f'{stem}.jpg'))
     return to
 
 
@@ -981,6 +982,7 @@ def test_real_cases(name, tmp_path):
     (tmp_path/'case').mkdir()
     folder = real_case(name, tmp_path/'case')
     file = find_people(folder).annotations['val']
+    assert not {p.image_id for p in find_people(folder).train()} & {p.image_id for p in find_people(folder).val()}
     needs_help = name.startswith(('04', '11'))
     check_numbers(folder, tmp_path, unreadable_by_pycocotools if needs_help else None, REAL[name], user_file=file)
 
