@@ -81,8 +81,6 @@ PERSON_FAULTS = {
                    "its box."),
     'num-keypoints': ("num_keypoints that contradicts the joints", "AP ignores people in whom it is 0, and asks for joints in all others. "
                       "Write the number of joints with v > 0."),
-    'crowd-joints': ("a crowd with labelled joints", "It is left out of training and ignored in AP, as crowds are. Some tools write "
-                     "iscrowd 1 for a mask: write 0 for a single person."),
     'twins': ("two people with the same joints on one image", "One pose can't match both: the second counts as missed. Remove one."),
 }
 JOINT_FAULTS = {
@@ -136,6 +134,8 @@ NOTES = {
     'image-id-type': ("image_id of another type than the id in images", "They are matched, as 36 and '36'. pycocotools finds no person there."),
     'image-unused': ("a photograph without labelled people that can't be read", "Training doesn't open it; a detector's boxes on it would "
                      "stop the evaluation. Restore the file, or remove its row."),
+    'crowd-joints': ("a crowd with labelled joints", "It is left out of training and ignored in AP, as crowds are. Some tools write "
+                     "iscrowd 1 for a mask: write 0 for a single person."),
     'box-none': ("an annotation without a box and without labelled joints", "It is left out. pycocotools stops."),
     'size-missing': ("no height or width", "They are taken from the photograph."),
     'category-missing': ("no categories", "All annotations are taken as people."),

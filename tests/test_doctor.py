@@ -83,11 +83,12 @@ REFUSED = { # training refuses the folder
     'category': lambda d: d['categories'].append(dict(id=2, name='person', keypoints=JOINTS)),
     'joint-names': lambda d: d['categories'][0]['keypoints'].__setitem__(3, 'left_horn')}
 LOST = { # people are left out, or a number is wrong
-    'unknown-category': row(category_id=3), 'box-empty': row(bbox=[20, 20, 0, 30]), 'box-missing': without('bbox'), 'crowd-joints': row(iscrowd=1),
+    'unknown-category': row(category_id=3), 'box-empty': row(bbox=[20, 20, 0, 30]), 'box-missing': without('bbox'),
     'area-large': row(area=9e4), 'num-keypoints': row(num_keypoints=0), 'joint-outside': keypoint(4, 30, 140, 2), 'joint-origin': keypoint(4, 0, 0, 2),
     'joints-off-box': row(bbox=[0, 0, 8, 8], area=20), 'twins': lambda d: d['annotations'].append({**d['annotations'][1], 'id': 99}),
     'image-size': image(width=91)}
 NOTED = { # p2net's numbers are right
+    'crowd-joints': row(iscrowd=1),
     'text-numbers': row(area='900'), 'area-missing': without('area'), 'crowd-missing': without('iscrowd'), 'num-keypoints-missing': without('num_keypoints'),
     'num-keypoints-count': row(num_keypoints=4), 'category-id-missing': without('category_id'), 'size-missing': without('width', 'images'),
     'keypoints-nested': lambda d: d['annotations'][1].update(keypoints=np.reshape(d['annotations'][1]['keypoints'], (-1, 3)).tolist()),
