@@ -5,8 +5,9 @@
 # %% ../nbs/86_predict.ipynb #aaedabb4
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import json, os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
@@ -14,42 +15,35 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
+from pydantic import ValidationError
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 import p2net
+from .errors import InputError, Tally, read_json
 from .network.backbone import read_tensors
-from .people.coco import clip_box, read_json
+from .people.annotations import (Row, check_boxes, clean_box, clean_crowd, clean_ids, clean_images, image_of, is_person, joint_names,
+                                      person_category)
+from .people.coco import check_detections, clip_box, only_people, spellings
 from .people.drawing import paint_person
 from .people.folder import find_people
 from .people.heatmaps import default_sigma
 from .people.pack import Canvases, Pack, canvas_side, cut, people_arrays
 from .people.person import Person, invert
+from .people.photographs import orientation, photo_size, plain, read_photo
 from .people.skeleton import SKELETONS, Skeleton
-from .runs.config import Config, EvaluationConfig, NetworkConfig, recorded_config
-from .runs.evaluating import predict
+from .runs.config import Config, DataConfig, EvaluationConfig, NetworkConfig, problem_of, recorded_config
+from .runs.evaluating import coco_columns, predict
 from .runs.record import read_record, write_whole
 
 # %% auto #0
-__all__ = ['SHIPPED', 'FORMAT', 'Boxes', 'PHOTOS', 'VIDEOS', 'read_photo', 'About', 'about_json', 'skeleton_of', 'record_beside',
-           'about_record', 'build', 'fill', 'FoundPerson', 'pack_in_memory', 'check_boxes', 'middle_box', 'box_around',
-           'Pose', 'header', 'find', 'save', 'rows_of', 'in_common', 'boxes_from_file', 'boxes_from_detector',
-           'torchvision_detector', 'box_source', 'result_row', 'paint', 'expand', 'number_of', 'Desk', 'photo', 'video',
-           'predict_files']
-
-# %% ../nbs/86_predict.ipynb #f3c5db67
-def read_photo(path)->np.ndarray: # (h, w, 3) uint8 RGB
-    "A photograph, upright; one clear line if there is none."
-    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: there is no such photograph")
-    try:
-        with Image.open(path) as picture:
-            picture = ImageOps.exif_transpose(picture)
-            if picture.mode.startswith('I'):                             # 16 bits of grey
-                picture = Image.fromarray((np.asarray(picture, float)/257).clip(0, 255).round().astype(np.uint8))
-            return np.array(picture.convert('RGB'))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise ValueError(f"{path}: not a whole picture that can be read; send the file again or leave it out") from None
+__all__ = ['SHIPPED', 'FORMAT', 'Boxes', 'PHOTOS', 'VIDEOS', 'PATIENCE', 'COUNTED', 'About', 'about_json', 'skeleton_of',
+           'record_beside', 'about_record', 'build', 'fill', 'FoundPerson', 'pack_in_memory', 'check_boxes_on',
+           'middle_box', 'box_around', 'Pose', 'Listed', 'plain_rows', 'detection_rows', 'coco_rows', 'as_number',
+           'in_common', 'shared_parts', 'film_of', 'keys_of', 'BoxFile', 'odd_size', 'boxes_from_detector',
+           'torchvision_detector', 'box_source', 'order_of', 'result_row', 'paint', 'expand', 'Film', 'Desk',
+           'number_of', 'in_place', 'predict_files']
 
 # %% ../nbs/86_predict.ipynb #71b1da46
 SHIPPED = Path(p2net.__file__).parent/'weights'/'pose.safetensors'
@@ -71,22 +65,33 @@ class About:
 
 # %% ../nbs/86_predict.ipynb #7d86b070
 def about_json(text:str, path)->About:
-    "What `to_json` wrote."
-    fields = json.loads(text)
-    if (found := fields.pop('format')) != FORMAT:
-        raise ValueError(f"{path}: written in format {found}, this version reads {FORMAT}")
-    tuples = lambda v: tuple(map(tuples, v)) if isinstance(v, list) else v
-    s = fields.pop('skeleton')
-    groups = {k: tuple(v) for k, v in s.pop('groups').items()}
-    skeleton = Skeleton(**{k: tuples(v) for k, v in s.items()}, groups=groups)
-    return About(skeleton=skeleton, **{k: tuples(v) for k, v in fields.items()})
+    "What `to_json` wrote. InputError for anything else."
+    try:
+        fields = json.loads(text)
+        if (found := fields.pop('format')) != FORMAT:
+            raise InputError(f"written in format {found!r:.40}, this version reads {FORMAT}", 'update p2net', path)
+        tuples = lambda v: tuple(map(tuples, v)) if isinstance(v, list) else v
+        s = fields.pop('skeleton')
+        groups = {k: tuple(v) for k, v in s.pop('groups').items()}
+        skeleton = Skeleton(**{k: tuples(v) for k, v in s.items()}, groups=groups)
+        about = About(skeleton=skeleton, **{k: tuples(v) for k, v in fields.items()})
+        NetworkConfig(**about.network); EvaluationConfig(**about.evaluation)
+        DataConfig(input_size=about.input_size, padding=about.padding, reach=about.reach)
+        if about.sigma is not None and not 0 < about.sigma < 1e6: raise ValueError(f'sigma is {about.sigma}')
+        return about
+    except InputError as error: raise error if error.file else InputError(error.problem, error.remedy, path) from None
+    except ValidationError as error:
+        setting, problem, _ = problem_of(error.errors()[0])
+        raise InputError(f'{problem} in its header', 'save the network again', path, field=setting) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f'its header is broken ({type(error).__name__}: {error})', 'save the network again', path) from None
 
 def skeleton_of(config:Config, path)->Skeleton:
     "The joints that a run was trained on: of the people that its config names."
     if config.data.source == 'rendered': return SKELETONS['people21']
     try: return find_people(config.data.source).skeleton
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: which joints these are is written in the people it was trained on: {error}") from None
+    except (OSError, InputError) as error:
+        raise InputError(f'which joints these are is written in the people it was trained on: {error}', None, path) from None
 
 # %% ../nbs/86_predict.ipynb #f362f777
 def record_beside(path:Path)->Path:
@@ -97,14 +102,14 @@ def record_beside(path:Path)->Path:
     places = [path.with_name('record.json'), path.with_suffix('.json'), *mirror]
     found = next((p for p in places if p.is_file()), None)
     if found is None:
-        raise FileNotFoundError(f"{path}: its header doesn't say what these weights are, and there is no "
-                                f"{' nor '.join(map(str, places))}")
+        raise InputError(f"its header doesn't say what these weights are, and there is no {' nor '.join(map(str, places))}",
+                         'put the record.json of the run beside it', path)
     return found
 
 def about_record(path:Path)->About:
     "What a record says of the weights that belong to it."
-    record = read_record(record_beside(path))
-    c = recorded_config(record['config'])
+    record = read_record(file := record_beside(path))
+    c = recorded_config(record['config'], file)
     told = ('PCK@0.2', 'PCKh@0.5', 'AP')
     trained = dict(experiment=record['experiment'], people=record['data'].get('train', {}),
                    steps=record['cost'].get('steps'),
@@ -124,12 +129,13 @@ def build(about:About, seed:int=0)->nn.Module:
     from p2net.runs.training import make_network
     return make_network(Config(network=network, seed=seed), len(about.skeleton))
 
-def fill(model:nn.Module, path)->None:
+def fill(model:nn.Module, tensors:dict[str, Tensor], path)->None:
     "Put the tensors of a file into `model`; halves become float32."
-    tensors, own = read_tensors(path), model.state_dict()
+    own = model.state_dict()
     wrong = next((k for k in [*own, *tensors] if k not in tensors or k not in own or tensors[k].shape != own[k].shape),
                  None)
-    if wrong: raise ValueError(f"{path}: {wrong} doesn't fit the network that its header or record describes")
+    if wrong:
+        raise InputError("doesn't fit the network that its header or record describes", 'give the weights of that run', path, field=wrong)
     model.load_state_dict(tensors)
 
 # %% ../nbs/86_predict.ipynb #87c2d049
@@ -152,9 +158,9 @@ def pack_in_memory(picture:np.ndarray, # (h, w, 3) uint8 RGB
     canvases = np.stack([cut(picture, m, canvas_side(size, about.reach)) for m in invert(arrays['to_image'])])
     return Pack(Canvases(canvases), **arrays, skeleton=about.skeleton, input_size=size, fingerprint='')
 
-def check_boxes(boxes, size:tuple[int, int])->np.ndarray: # (n, 4), the parts on the picture
+def check_boxes_on(boxes, size:tuple[int, int])->np.ndarray: # (n, 4), the parts on the picture
     "Boxes as an array; what can't be looked at is refused."
-    try: boxes = np.asarray(boxes, float).reshape(-1, 4)
+    try: boxes = np.asarray(boxes, float).reshape(-1, 4)                 # what a caller in Python gives; files are checked when read
     except (TypeError, ValueError): raise ValueError(f"boxes must be n times x, y, w, h, got {boxes!r:.60}") from None
     clipped = clip_box(boxes, size)
     bad = np.flatnonzero(~((clipped[:, 2:] > 0).all(1) & np.isfinite(boxes).all(1)))
@@ -192,107 +198,222 @@ class Pose:
     @classmethod
     def load(cls, path=None, # .safetensors of `Pose.save` or of `p2net train`; None: the one that ships
             )->'Pose':
-        "A trained network, ready for photographs."
+        "A trained network, ready for photographs. InputError for a file that holds none."
         path = Path(SHIPPED if path is None else path)
-        told = header(path)
+        tensors = read_tensors(path)
+        with safe_open(path, 'pt') as file: told = (file.metadata() or {}).get('p2net')
         about = about_json(told, path) if told else about_record(path)
         model = build(about)
-        fill(model, path)
+        fill(model, tensors, path)
         return cls(model.eval(), about)
+
+    def save(self, path)->Path: # .safetensors that `Pose.load` reads without anything beside it
+        "Write the network in half precision, with all that is needed to use it."
+        from safetensors.torch import save_file
+        kernels = {k: v.half() if v.ndim == 4 else v for k, v in self.model.state_dict().items()} # normalisations stay exact
+        save_file({k: v.contiguous() for k, v in kernels.items()}, path, metadata={'p2net': self.about.to_json()})
+        return Path(path)
 
     @property
     def skeleton(self)->Skeleton: return self.about.skeleton
 
-def header(path:Path)->str|None:
-    "What `Pose.save` wrote into the file beside the tensors, if it did."
-    read_tensors(path)                                                    # says what is wrong with the file
-    with safe_open(path, 'pt') as file: return (file.metadata() or {}).get('p2net')
+    def find(self, picture:np.ndarray, boxes:np.ndarray, scores:np.ndarray)->list[FoundPerson]:
+        "One look through each box, by the test recipe."
+        pack = pack_in_memory(picture, boxes, scores, self.about)
+        found = predict(self.model, pack, EvaluationConfig(**self.about.evaluation),
+                        self.about.sigma or default_sigma(pack.input_size))
+        return [FoundPerson(*row) for row in zip(found.joints, found.scores, boxes, map(float, found.score(scores)))]
 
-# %% ../nbs/86_predict.ipynb #940b44e2
-def find(self, picture:np.ndarray, boxes:np.ndarray, scores:np.ndarray)->list[FoundPerson]:
-    "One look through each box, by the test recipe."
-    pack = pack_in_memory(picture, boxes, scores, self.about)
-    found = predict(self.model, pack, EvaluationConfig(**self.about.evaluation),
-                    self.about.sigma or default_sigma(pack.input_size))
-    return [FoundPerson(*row) for row in zip(found.joints, found.scores, boxes, map(float, found.score(scores)))]
-
-def __call__(self,
-             image, # path, or (h, w, 3) uint8 RGB
-             boxes=None, # (n, 4) x, y, w, h in pixels; None: one person, somewhere on the whole picture
-             scores=None, # (n,) of the boxes; None: 1
-            )->list[FoundPerson]: # one for each box, in their order
-    "People of a photograph: their joints, and how sure the network is."
-    picture = image if isinstance(image, np.ndarray) else read_photo(image)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f"image must be (h, w, 3) uint8 RGB, got {picture.dtype} {picture.shape}")
-    if boxes is None:
-        first = self.find(picture, middle_box(picture.shape[:2], self.about.padding)[None], np.ones(1))
-        closer = box_around(first[0].joints, first[0].scores)
-        return first if closer is None else self.find(picture, check_boxes(closer, picture.shape[:2]), np.ones(1))
-    boxes = check_boxes(boxes, picture.shape[:2])
-    scores = np.ones(len(boxes)) if scores is None else np.asarray(scores, float)
-    if len(scores) != len(boxes): raise ValueError(f"{len(scores)} scores for {len(boxes)} boxes")
-    return self.find(picture, boxes, scores) if len(boxes) else []
-
-def save(self, path)->Path: # .safetensors that `Pose.load` reads without anything beside it
-    "Write the network in half precision, with all that is needed to use it."
-    from safetensors.torch import save_file
-    kernels = {k: v.half() if v.ndim == 4 else v for k, v in self.model.state_dict().items()} # normalisations stay exact
-    save_file({k: v.contiguous() for k, v in kernels.items()}, path, metadata={'p2net': self.about.to_json()})
-    return Path(path)
-
-Pose.find, Pose.__call__, Pose.save = find, __call__, save
+    def __call__(self,
+                 image, # path, or (h, w, 3) uint8 RGB
+                 boxes=None, # (n, 4) x, y, w, h in pixels; None: one person, somewhere on the whole picture
+                 scores=None, # (n,) of the boxes; None: 1
+                )->list[FoundPerson]: # one for each box, in their order
+        "People of a photograph: their joints, and how sure the network is."
+        picture = image if isinstance(image, np.ndarray) else read_photo(image)[0]
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise ValueError(f"image must be (h, w, 3) uint8 RGB, got {picture.dtype} {picture.shape}")
+        if boxes is None:
+            first = self.find(picture, middle_box(picture.shape[:2], self.about.padding)[None], np.ones(1))
+            closer = box_around(first[0].joints, first[0].scores)
+            closer = None if closer is None else clip_box(closer, picture.shape[:2])
+            return first if closer is None or not min(closer[2:]) > 0 else self.find(picture, closer[None], np.ones(1))
+        boxes = check_boxes_on(boxes, picture.shape[:2])
+        scores = np.ones(len(boxes)) if scores is None else np.asarray(scores, float)
+        if len(scores) != len(boxes): raise ValueError(f"{len(scores)} scores for {len(boxes)} boxes")
+        return self.find(picture, boxes, scores) if len(boxes) else []
 
 # %% ../nbs/86_predict.ipynb #6e0cbd79
 Boxes = Callable[[Path, np.ndarray], 'tuple[np.ndarray, np.ndarray]|None'] # photograph -> boxes (n, 4), scores (n,)
 
-def rows_of(data)->dict[str, list]: # name or number of a photograph -> [(box, score), ...], empty where nobody is
-    "Boxes of a file in any of its three forms."
-    if isinstance(data, dict) and 'annotations' in data:
-        names = {i['id']: i['file_name'] for i in data['images']}
-        categories = data.get('categories') or []
-        people = {c['id'] for c in categories if c.get('name') == 'person' or c.get('keypoints') or len(categories) == 1}
-        rows = [(names[a['image_id']], a['bbox'], a.get('score', 1.)) for a in data['annotations']
-                if not a.get('iscrowd') and (not categories or a.get('category_id') in people)]
-    elif isinstance(data, dict):
-        names = {name: name for name in data}
-        rows = [(name, b[:4], b[4] if len(b) > 4 else 1.) for name, boxes in data.items() for b in boxes]
-    else:
-        names = {}
-        rows = [(str(r.get('file_name', r.get('image_id'))), r['bbox'], r.get('score', 1.)) for r in data
-                if r.get('category_id', 1) == 1]
-    found = {name: [] for name in names.values()}
-    for name, box, score in rows: found.setdefault(name, []).append((np.array(box, float).reshape(4), float(score)))
+@dataclass(eq=False)
+class Listed:
+    "A photograph in a file of boxes."
+    name: str # its file name, with or without folders, or COCO's number
+    rows: list[dict] = field(default_factory=list) # bbox, score, where; empty where nobody is
+    image_id: object = None # as the file has it; None: it has none
+    category_id: object = 1 # of people, as the file has it
+    file_name: str|None = None # as the file has it
+    size: tuple|None = None # (h, w) as the file says
+
+def plain_rows(data:dict, path, mended:Tally)->list[Listed]:
+    "Photographs of the form {photo: [[x, y, w, h, score], ...]}, the score may be left out."
+    found = []
+    for name, boxes in data.items():
+        if not isinstance(boxes, list):
+            raise InputError(f'is {boxes!r:.40}', 'write {"photo.jpg": [[x, y, width, height], ...]}, or COCO annotations or detections', path, repr(name))
+        listed = Listed(name)
+        for n, box in enumerate(boxes):
+            row = Row(path, f'{name!r}, box {n}', mended)
+            four = box[:4] if isinstance(box, list) and len(box) == 5 else box
+            if (bbox := clean_box(four, row)) is None: row.refuse('bbox', f'is {box!r:.60}', 'write four numbers, x, y, width and height in pixels')
+            score = 1. if four is box else row.number(box[4], 'score')
+            if score is None: row.refuse('score', 'is null', 'write a number, or leave it out')
+            listed.rows.append(dict(bbox=bbox, score=score, where=row.where))
+        found.append(listed)
     return found
 
-def in_common(name:str, # in the file: a name with or without folders, or COCO's number of an image
-              photo:Path)->int: # 0: another photograph
-    "How many parts the names of a row and of a photograph share, from the file upwards."
-    pairs = [a == b for a, b in zip(Path(name).parts[::-1], photo.absolute().parts[::-1])]
-    if pairs and not pairs[0] and name.isdigit() and photo.stem.isdigit(): return int(int(name) == int(photo.stem))
-    return pairs.index(False) if False in pairs else len(pairs)
+# %% ../nbs/86_predict.ipynb #d1188179
+def detection_rows(data, path, mended:Tally, left_out:Tally)->list[Listed]:
+    "Photographs of a detector's list."
+    found, by_name = check_detections(data, path), {}
+    for r in only_people(found):
+        name = r['file_name'] or str(r['image_id'])
+        listed = by_name.setdefault(name, Listed(name, [], r['image_id'], 1, r['file_name']))
+        if isinstance(r['category_id'], int): listed.category_id = r['category_id']
+        if r['bbox'] is None: raise InputError('is empty', 'write four numbers, x, y, width and height in pixels', path, r['where'], 'bbox')
+        if listed.image_id != r['image_id']:
+            raise InputError(f"{r['image_id']!r} has the file_name of {listed.image_id!r}", 'number the images anew', path, r['where'], 'image_id')
+        listed.rows.append({k: r[k] for k in ('bbox', 'score', 'where')})
+    mended.update(found.mended); left_out.update(found.left_out)
+    return list(by_name.values())
+
+def coco_rows(data:dict, path, mended:Tally, left_out:Tally)->tuple[list[Listed], tuple[str, ...]]: # and the names of the joints
+    "Photographs of a COCO annotation file, of keypoints or of boxes alone."
+    for key in ('images', 'annotations'):
+        if not isinstance(data[key], list): raise InputError('is no list', 'export as COCO annotations', path, field=key)
+    images, ours = clean_images(data['images'], path, Tally())
+    category, texts = person_category(data, path), {str(k).strip(): i for k, i in ours.items()}
+    listed = {i: Listed(str(image['file_name'] or image['file_id']), [], image['file_id'], category.get('id', 1), image['file_name'],
+                        (image['height'], image['width'])) for i, image in images.items()}
+    for a, (_, where) in zip(data['annotations'], clean_ids(data['annotations'], path, Tally())):
+        row = Row(path, where, mended)
+        if not isinstance(a, dict): row.refuse(None, f'is {a!r:.40}, expected an annotation', None)
+        if data.get('categories') and not is_person(a, category): left_out.add('box of another category', f'{path}: {where}'); continue
+        if clean_crowd(a.get('iscrowd', 0), row): left_out.add('crowd', f'{path}: {where}'); continue
+        if (bbox := clean_box(a.get('bbox'), row)) is None: left_out.add('no box', f'{path}: {where}'); continue
+        score = row.number(a.get('score'), 'score')
+        listed[image_of(a, ours, texts, row)].rows.append(dict(bbox=bbox, score=1. if score is None else score, where=where))
+    return list(listed.values()), joint_names(category, path)
 
 # %% ../nbs/86_predict.ipynb #7c4f4f65
-def boxes_from_file(path, threshold:float=0.)->Boxes:
-    "Boxes that somebody has written down."
-    try: found = rows_of(read_json(path))
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        if str(error).startswith(f'{path}:'): raise
-        raise ValueError(f'{path}: not a file of boxes; write {{"photo.jpg": [[x, y, w, h], ...]}}, or COCO annotations '
-                         'or detections') from None
-    def named(photo): # the name that has most in common with the photograph's; None without one
-        shared = {name: in_common(name, photo) for name in found}
-        best = [name for name, n in shared.items() if n and n == max(shared.values())]
-        if len(best) > 1: raise ValueError(f"{photo}: {path} has boxes for {' and for '.join(best[:2])}; give the folder, too")
+def as_number(text:str)->int|None:
+    "The number that a text is, if it is one."
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+def in_common(name:str, # in the file: a name with or without folders and ending, or COCO's number of an image
+              photo:Path)->float: # 0: another photograph; a half: its number, or its name but for the ending or capitals
+    "How many parts the names of a row and of a photograph share, from the file upwards."
+    return max(shared_parts(Path(spelt).parts[::-1], photo) for spelt in spellings(name))
+
+def shared_parts(parts:tuple[str, ...], # of a name, from the file upwards
+                 photo:Path)->float:
+    "`in_common` for one way to write a name."
+    pairs = [a == b for a, b in zip(parts, photo.absolute().parts[::-1])]
+    if not pairs or pairs[0]: return pairs.index(False) if False in pairs else len(pairs)
+    number = len(parts) == 1 and None is not as_number(parts[0]) == as_number(photo.stem)
+    return .5 if number or parts[0] == photo.stem or parts[0].lower() == photo.name.lower() else 0
+
+def film_of(photo:Path)->Path:
+    "The film of a frame; of a photograph, itself."
+    return photo.with_name(photo.name.rpartition('#')[0] or photo.name)
+
+def keys_of(name:str)->set: # of a row or of a photograph: two that have nothing in common here are different
+    "Under what a photograph may be found."
+    last = [Path(spelt).name for spelt in spellings(name)]
+    either = [*last, *(Path(n).stem for n in last)]
+    return {n.lower() for n in either} | {n for text in either if (n := as_number(text)) is not None}
+
+# %% ../nbs/86_predict.ipynb #1c4af4da
+class BoxFile:
+    "Boxes that somebody has written down: photograph -> boxes (n, 4), scores (n,). InputError where the file is read, if it can't be used."
+    def __init__(self,
+                 path, # JSON in one of three forms
+                 threshold:float=0., # boxes of a lower score are left out
+                ):
+        self.path, self.threshold, self.mended, self.left_out, self.joints, self.known = Path(path), threshold, Tally(), Tally(), (), {}
+        data = read_json(path)
+        coco = isinstance(data, dict) and 'images' in data and 'annotations' in data
+        if coco: self.images, self.joints = coco_rows(data, path, self.mended, self.left_out)
+        elif isinstance(data, dict) and not isinstance(data.get('annotations'), list): self.images = plain_rows(data, path, self.mended)
+        else: self.images = detection_rows(data, path, self.mended, self.left_out)
+        if not self.images: raise InputError('holds no box', 'write {"photo.jpg": [[x, y, width, height], ...]}', path)
+        boxes = np.array([r['bbox'] for image in self.images for r in image.rows]).reshape(-1, 4)
+        if len(boxes) and (boxes >= 0).all() and (boxes <= 1).all():
+            raise InputError('of every row lies between 0 and 1', 'boxes are in pixels: multiply by width and height', path, field='bbox')
+        for image in self.images:
+            for key in keys_of(image.name): self.known.setdefault(key, []).append(image)
+        self.films = {film_of(Path(image.name)).name for image in self.images if '#' in image.name} # of which there are single frames
+
+    def named(self, photo:Path)->Listed|None:
+        "The photograph in the file whose name has most in common; None without one."
+        near = list(dict.fromkeys(image for key in keys_of(photo.name) for image in self.known.get(key, ())))
+        shared = [in_common(image.name, photo) for image in near]
+        best = [image for image, n in zip(near, shared) if n and n == max(shared)]
+        if len(best) > 1:
+            raise InputError(f"{self.path} has boxes for {' and for '.join(image.name for image in best[:2])}", 'write the folder there, too', photo)
         return best[0] if best else None
-    def boxes(photo, picture):
-        film = photo.with_name(photo.name.rpartition('#')[0] or photo.name)      # of a frame
-        name = named(photo) or named(film)
-        known = name or any(Path(n).name.rpartition('#')[0] == film.name for n in found)
-        if not known: raise ValueError(f"{photo}: {path} has no box for it")
-        sure = [(b, s) for b, s in found.get(name, ()) if s >= threshold]
-        return np.array([b for b, _ in sure]).reshape(-1, 4), np.array([s for _, s in sure])
-    return boxes
+
+    def listed(self, photo:Path)->Listed|None:
+        "A photograph or a frame in the file; the frame of a film that is listed as a whole is the film."
+        return self.named(photo) or (self.named(film_of(photo)) if film_of(photo) != photo else None)
+
+    def boxes_on(self, photo:Path, size:tuple[int, int])->tuple[np.ndarray, np.ndarray]:
+        "Boxes and scores on a picture of h x w pixels. InputError where the file doesn't have it."
+        image, kept = self.listed(photo), []
+        if image is None:
+            if film_of(photo) == photo or film_of(photo).name not in self.films:
+                raise InputError(f'{self.path} has no box for it', 'name the photographs there as here', photo)
+        for r in image.rows if image else ():
+            bbox = clip_box(r['bbox'], size)
+            if r['score'] < self.threshold: reason = f'box with a score below {self.threshold:g}'
+            elif min(r['bbox'][2:]) <= 0: reason = 'box without width or height'
+            else: reason = None if (bbox[2:] > 0).all() else 'box off the photograph'
+            if reason: self.left_out.add(reason, f"{self.path}: {r['where']} on {photo.name}")
+            else: kept.append((bbox, r['score']))
+        return np.array([b for b, _ in kept]).reshape(-1, 4), np.array([s for _, s in kept])
+
+    def __call__(self, photo:Path, picture:np.ndarray)->tuple[np.ndarray, np.ndarray]: return self.boxes_on(photo, picture.shape[:2])
+
+    def tell(self, say)->None:
+        "Say what was completed and what was left out since the last time."
+        for tally in (self.mended, self.left_out):
+            for line in tally.lines(): say(line)
+            tally.clear()
+
+    def check(self, photos:list[Path])->Tally: # what is odd about their sizes
+        "Compare with the photographs to be looked at, from their headers. InputError where that would give wrong numbers."
+        odd, of, boxes, sizes = Tally(), {}, [], []
+        for photo in photos:
+            try: image, size = self.named(photo), photo_size(photo)
+            except InputError: continue                                   # is said when it is this photograph's turn
+            if image is None: continue
+            if (twin := of.setdefault(image, photo)) != photo:
+                raise InputError(f'the boxes of {image.name!r} would be those of {twin} and of {photo}', 'write the folders there, too', self.path)
+            odd_size(image, photo, size, odd)
+            boxes += [r['bbox'] for r in image.rows]; sizes += [size]*len(image.rows)
+        if photos and not of: raise InputError(f"has no box for any of {len(photos)} photographs; it has {self.images[0].name!r}, not {photos[0].name!r}",
+                                               'name the photographs there as here', self.path)
+        check_boxes(boxes, sizes, self.path)
+        return odd
+
+def odd_size(image:Listed, photo:Path, size:tuple[int, int], odd:Tally)->None:
+    "Count a photograph that isn't as large as the file of boxes says."
+    if not image.size or None in image.size or image.size == size: return
+    stored = size[::-1] if orientation(photo) > 4 else size
+    if image.size == stored: odd.add("photographs whose orientation tag turns them, but not the height and width in the file of boxes: are its boxes "
+                                     "those of the upright picture?", photo)
+    else: odd.add('photographs that are not as high and wide as the file of boxes says', photo)
 
 # %% ../nbs/86_predict.ipynb #dd85f2bb
 def boxes_from_detector(threshold:float=.5, detector:nn.Module|None=None)->Boxes: # None: torchvision's, fetched where needed
@@ -302,7 +423,7 @@ def boxes_from_detector(threshold:float=.5, detector:nn.Module|None=None)->Boxes
     def boxes(photo, picture):
         try: out = detector([torch.from_numpy(picture).permute(2, 0, 1).float()/255])[0]
         except (RuntimeError, NotImplementedError) as error:
-            raise ValueError(f"detector: torchvision can't run it beside this torch ({str(error).splitlines()[0]:.80}); "
+            raise InputError(f"detector: torchvision can't run it beside this torch ({str(error).splitlines()[0]:.80})",
                              "give --boxes a file") from None
         keep = (out['labels'] == 1) & (out['scores'] >= threshold)         # 1 is COCO's person
         low, high = out['boxes'][keep].split(2, -1)
@@ -315,7 +436,7 @@ def torchvision_detector()->nn.Module:
     models = torchvision.models.detection
     try: return models.fasterrcnn_mobilenet_v3_large_fpn(weights='DEFAULT').eval()
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"detector: its weights can't be had ({str(error).splitlines()[0]:.80}); give --boxes a file, "
+        raise InputError(f"detector: its weights can't be had ({str(error).splitlines()[0]:.80})", "give --boxes a file, "
                          "or leave it out") from None
 
 def box_source(what:str, # 'whole', 'detector' or a JSON file
@@ -323,18 +444,30 @@ def box_source(what:str, # 'whole', 'detector' or a JSON file
     "Boxes as `--boxes` names them."
     if what == 'whole': return lambda photo, picture: None
     if what == 'detector': return boxes_from_detector(.5 if threshold is None else threshold)
-    return boxes_from_file(what, threshold or 0.)
+    return BoxFile(what, threshold or 0.)
 
 # %% ../nbs/86_predict.ipynb #09d0e85b
-PHOTOS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
-VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
+PHOTOS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.avif', '.heic', '.heif', '.jp2', '.pgm', '.ppm')
+VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.3gp', '.3g2', '.mpg', '.mpeg', '.ts', '.mts', '.m2ts', '.wmv', '.asf', '.flv',
+          '.ogv', '.mjpeg')
 
-def result_row(person:FoundPerson, image_id:int, name:str, skeleton:Skeleton)->dict:
+def order_of(skeleton:Skeleton, # the network's
+             named:tuple[str, ...]=(), # joints of the file of boxes, if it names them
+            )->tuple[list[int], int]: # the network's joints in the order of writing; how many go into `keypoints`
+    "In which order the joints are written."
+    if named and set(named) <= set(skeleton.joints): first = [skeleton.index(j) for j in named]
+    else: first = coco_columns(skeleton) or list(range(len(skeleton)))
+    return first + [j for j in range(len(skeleton)) if j not in first], len(first)
+
+def result_row(person:FoundPerson, skeleton:Skeleton, image_id, category_id, file_name:str,
+               named:tuple[str, ...]=(), # as in `order_of`
+              )->dict:
     "One person as a row of COCO's results."
-    flat = np.concatenate([person.joints, person.scores[:, None]], 1).round(3)
-    return dict(image_id=image_id, category_id=1, keypoints=flat.ravel().tolist(), score=round(person.score, 4),
-                file_name=name,
-                bbox=person.bbox.round(2).tolist(), joints=list(skeleton.joints))
+    order, J = order_of(skeleton, named)
+    flat = np.concatenate([person.joints, person.scores[:, None]], 1)[order].round(3).ravel().tolist()
+    row = dict(image_id=image_id, category_id=category_id, keypoints=flat[:3*J], score=round(person.score, 4), file_name=file_name,
+               bbox=person.bbox.round(2).tolist(), joints=[skeleton.joints[j] for j in order])
+    return row if len(flat) == 3*J else row | dict(extra_keypoints=flat[3*J:])
 
 def paint(picture:np.ndarray, people:list[FoundPerson], skeleton:Skeleton,
           threshold:float=.2, # joints that the network is less sure of are left out
@@ -343,20 +476,92 @@ def paint(picture:np.ndarray, people:list[FoundPerson], skeleton:Skeleton,
     for p in people: picture = paint_person(picture, p.joints, np.where(p.scores >= threshold, 2, 0), skeleton)
     return picture
 
-def expand(words)->list[Path]: # files, in order
-    "Files as given; of a folder its photographs and videos."
-    files = []
+# %% ../nbs/86_predict.ipynb #6e892dc4
+def expand(words, say:Callable=print)->list[Path]: # files, in order, none twice
+    "Files as given; of a folder its photographs and videos. InputError for a folder without any, and for an ending that is neither's."
+    files, others = [], Tally()
     for path in map(Path, words):
-        inside = sorted(f for f in path.iterdir() if f.suffix.lower() in PHOTOS + VIDEOS) if path.is_dir() else [path]
-        if not inside: raise ValueError(f"{path}: no photograph in this folder ({', '.join(PHOTOS + VIDEOS)})")
+        if not path.is_dir():
+            if path.suffix.lower() not in PHOTOS + VIDEOS and not path.exists(): raise InputError('there is no such file or folder', file=path)
+            if path.suffix.lower() not in PHOTOS + VIDEOS:
+                raise InputError(f'has the ending {path.suffix!r}, neither of a photograph nor of a film', f"these are known: {' '.join(PHOTOS + VIDEOS)}", path)
+            files.append(path)
+            continue
+        inside = []
+        for f in sorted(path.iterdir()):
+            if f.is_dir(): continue
+            if f.name.startswith('.'): others.add('hidden file left out', f)
+            elif f.suffix.lower() in PHOTOS + VIDEOS: inside.append(f)
+            else: others.add('file left out, neither a photograph nor a film by its ending', f)
+        if not inside: raise InputError('no photograph in this folder', f"these endings are known: {' '.join(PHOTOS + VIDEOS)}", path)
         files += inside
-    return files
+    for line in others.lines(): say(line)
+    seen = {}
+    for f in files: seen.setdefault(f.absolute(), f)
+    return list(seen.values())
 
 # %% ../nbs/86_predict.ipynb #40ba8373
-def number_of(path:Path)->int|None:
-    "The number that a photograph is called by, if it is one."
-    return int(path.stem) if path.stem.isdigit() and path.suffix.lower() in PHOTOS else None
+PATIENCE = 1000 # frames in a row that can't be read before a film counts as over
+COUNTED = ('.mp4', '.m4v', '.mov', '.3gp', '.3g2', '.avi') # films whose file says how many frames it has
 
+@dataclass
+class Film:
+    "The frames of a film that can be read, and how many those are. InputError for a file that is none."
+    path: Path
+
+    def __post_init__(self):
+        os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')             # FFmpeg's words on broken frames are replaced by ours
+        self.read, self.broken, self.source = 0, [], cv2.VideoCapture(str(self.path))
+        told = self.source.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.announced = int(told) if 0 < told < 1e9 else None
+        rate = self.source.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 1 <= rate <= 240 else 25.
+
+    def frames(self)->Iterator[tuple[int, np.ndarray]]: # number from 0, (h, w, 3) uint8 RGB
+        "Every frame that can be decoded."
+        try:
+            for n in count():
+                try: ok, frame = self.source.read()
+                except cv2.error: ok = False
+                if ok: self.read += 1; yield n, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+                elif self.over(n): break
+                else: self.broken.append(n)
+        finally: self.source.release()
+        if not self.read: raise InputError(self.why_none(), 'turn it into .mp4, or into pictures', self.path)
+
+    def over(self, n:int)->bool:
+        "Whether the film ends before frame n, which can't be read; the failures before it then belong to its end."
+        failed = 0
+        while failed < len(self.broken) and self.broken[-1 - failed] == n - 1 - failed: failed += 1
+        if not self.source.isOpened() or (self.announced and n >= self.announced) or failed >= PATIENCE:
+            del self.broken[len(self.broken) - failed:]
+            return True
+        return False
+
+    def why_none(self)->str:
+        "What to say of a file without a frame."
+        if not self.path.is_file(): return 'there is no such film'
+        start = self.path.open('rb').read(12)
+        if not start: return 'empty: 0 bytes'
+        if start[4:8] == b'ftyp': return 'OpenCV can\'t open this film: it is cut short (its index, at the end, is missing) or of a kind that OpenCV lacks'
+        return "OpenCV can't open this film"
+
+    def missing(self)->str|None: # None: the film was read whole
+        "What could not be read, in words."
+        if not self.announced or self.read == self.announced: return None
+        few = self.announced - self.read
+        said = f'{self.path}: {self.read} frames read of {self.announced} announced'
+        if self.broken: said += f"; left out {len(self.broken)} that can't be decoded, first {self.path.name}#{self.broken[0]}"
+        if few > len(self.broken): said += f'; {"the last " if self.read + len(self.broken) < self.announced else ""}{few - len(self.broken)} are not there'
+        return said
+
+    @property
+    def whole(self)->bool:
+        "Whether every frame was read, as far as the file tells."
+        few = (self.announced or 0) - self.read
+        return not self.broken and few <= (0 if self.path.suffix.lower() in COUNTED else 1 + .01*self.read)
+
+# %% ../nbs/86_predict.ipynb #babb8d64
 @dataclass
 class Desk:
     "Where the people of several files come together."
@@ -364,15 +569,11 @@ class Desk:
     out: Path # folder
     boxes: Boxes
     threshold: float = .2 # of a joint's score, to be painted
+    say: Callable = print # is told what is odd about a file
     rows: list = field(default_factory=list) # of poses.json
     names: set = field(default_factory=set) # of pictures written
     ids: set = field(default_factory=set) # of photographs
-    numbers: set = field(default_factory=set) # names of photographs to come that are numbers: no other's id
-
-    def keep_apart(self, path:Path)->None:
-        "Refuse to paint over what is read."
-        if path.absolute().parent == Path(self.out).absolute():
-            raise ValueError(f"{path}: it lies in the output folder and would be painted over; choose another --out")
+    numbers: set = field(default_factory=set) # ids that belong to photographs to come or to the file of boxes: no other's
 
     def place_for(self, path:Path, suffix:str)->Path:
         "Where the painted picture of a file goes: a name that no other has."
@@ -381,64 +582,92 @@ class Desk:
         self.names.add(name)
         return Path(self.out)/name
 
-    def id_for(self, path:Path)->int:
-        "The photograph's own number, or the first free one."
-        own = number_of(path)
+    def id_for(self, path:Path):
+        "The photograph's id in the file of boxes, or its own number, or the first free one."
+        listed = self.boxes.named(path) if isinstance(self.boxes, BoxFile) else None
+        own = number_of(path) if listed is None or listed.image_id is None else listed.image_id
+        taken = own is None or own in self.ids
         free = (i for i in count(1) if i not in self.ids | self.numbers)
-        image_id = next(free) if own is None or own in self.ids else own
+        image_id = next(free) if taken else own
         self.ids.add(image_id)
         return image_id
 
-    def look(self, picture:np.ndarray, path:Path, name:str)->np.ndarray: # painted
+    def look(self, picture:np.ndarray, path:Path)->np.ndarray: # painted
         "Find the people of one picture and keep them."
+        listed, named = (self.boxes.listed(path), self.boxes.joints) if isinstance(self.boxes, BoxFile) else (None, ())
         found = self.pose(picture, *(self.boxes(path, picture) or ()))
-        image_id = self.id_for(path)
-        self.rows += [result_row(p, image_id, name, self.pose.skeleton) for p in found]
+        image_id, category_id = self.id_for(path), listed.category_id if listed else 1
+        name = listed.file_name if listed and listed.file_name and '#' not in path.name else path.name
+        self.rows += [result_row(p, self.pose.skeleton, image_id, category_id, name, named) for p in found]
         return paint(picture, found, self.pose.skeleton, self.threshold)
 
-# %% ../nbs/86_predict.ipynb #babb8d64
-def photo(self, path:Path)->None:
-    "A photograph: find, paint, write."
-    self.keep_apart(path)
-    painted = self.look(read_photo(path), path, path.name)
-    place = self.place_for(path, path.suffix if path.suffix.lower() in ('.jpg', '.jpeg', '.png') else '.jpg')
-    Image.fromarray(painted).save(place, quality=95)
+    def photo(self, path:Path)->bool: # whether it was read whole
+        "A photograph: find, paint, write."
+        picture = read_photo(path)[0]
+        if colour := plain(picture): self.say(f'{path}: entirely {colour}')
+        painted = self.look(picture, path)
+        place = self.place_for(path, path.suffix if path.suffix.lower() in ('.jpg', '.jpeg', '.png') else '.jpg')
+        with in_place(place) as hidden: Image.fromarray(painted).save(hidden, quality=95)
+        return True
 
-def video(self, path:Path)->None:
-    "A video, frame by frame; frame n is called name#n."
-    self.keep_apart(path)
-    film = cv2.VideoCapture(str(path))
-    ok, frame = film.read()
-    if not ok: raise ValueError(f"{path}: OpenCV can't open this video; turn it into .mp4, or into pictures")
-    size = frame.shape[1::-1]
-    sink = cv2.VideoWriter(str(self.place_for(path, '.mp4')), cv2.VideoWriter_fourcc(*'mp4v'),
-                           film.get(cv2.CAP_PROP_FPS) or 25, size)
+    def video(self, path:Path)->bool: # whether it was read whole
+        "A video, frame by frame; frame n is called name#n."
+        film, sink = Film(path), None
+        with in_place(self.place_for(path, '.mp4')) as hidden:
+            try:
+                for n, frame in film.frames():
+                    painted = self.look(frame, path.with_name(f'{path.name}#{n}'))
+                    if sink is None:
+                        size = painted.shape[1::-1]
+                        sink = cv2.VideoWriter(str(hidden), cv2.VideoWriter_fourcc(*'mp4v'), film.rate, size)
+                        if not sink.isOpened(): self.say(f"{path}: OpenCV can't write a film here; its people are in poses.json")
+                    if painted.shape[1::-1] != size: painted = cv2.resize(painted, size)
+                    sink.write(cv2.cvtColor(painted, cv2.COLOR_RGB2BGR))
+            finally:
+                if sink is not None: sink.release()
+        if said := film.missing(): self.say(said)
+        return film.whole
+
+def number_of(path:Path)->int|None:
+    "The number that a photograph is called by, if it is one."
+    return as_number(path.stem) if path.suffix.lower() in PHOTOS else None
+
+@contextmanager
+def in_place(place:Path): # gives the path to write to
+    "A file that has its name only when it is whole."
+    hidden = place.with_name(f'.{os.getpid()}.{place.name}')
     try:
-        for n in count():
-            if not ok: break
-            painted = self.look(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), path.with_name(f'{path.name}#{n}'),
-                                f'{path.name}#{n}')
-            sink.write(cv2.cvtColor(painted, cv2.COLOR_RGB2BGR))
-            ok, frame = film.read()
-    finally: sink.release(); film.release()
-
-Desk.photo, Desk.video = photo, video
+        yield hidden
+        if hidden.is_file(): os.replace(hidden, place)
+    finally: hidden.unlink(missing_ok=True)
 
 # %% ../nbs/86_predict.ipynb #31963538
 def predict_files(words, # files and folders
                   out='poses', # folder of the pictures and poses.json
-                  pose:Pose|None=None, # None: the network that ships
-                  boxes:Boxes=lambda photo, picture: None, # see `box_source`
+                  pose:Pose|str|Path|None=None, # a network or its file; None: the network that ships
+                  boxes:Boxes|str=lambda photo, picture: None, # see `box_source`, or what it takes
                   threshold:float=.2, # of a joint's score, to be painted
                   say=print, # is told of each file that can't be used
-                 )->tuple[list[dict], int]: # rows of poses.json, files that couldn't be used
-    "Find, paint and write the people of many files; one that can't be read doesn't stop the others."
-    files, failed = expand(words), 0
+                 )->tuple[list[dict], int]: # rows of poses.json, files that couldn't be used or not whole
+    "Find, paint and write the people of many files; one that can't be read doesn't stop the others. InputError before the first is looked at."
+    files, failed = expand(words, say), 0
+    for path in files:
+        if os.path.realpath(path.parent) == os.path.realpath(out):
+            raise InputError('it lies in the output folder and would be painted over', 'choose another --out', path)
+    photos = [path for path in files if path.suffix.lower() in PHOTOS]
+    if isinstance(boxes, (str, Path)): boxes = box_source(str(boxes))
+    ids = set()
+    if isinstance(boxes, BoxFile):
+        for line in boxes.check(photos).lines(): say(f'{boxes.path}: {line}')
+        boxes.tell(say)
+        ids = {image.image_id for image in boxes.images}
+    pose = pose if isinstance(pose, Pose) else Pose.load(pose)
     Path(out).mkdir(parents=True, exist_ok=True)
-    desk = Desk(pose or Pose.load(), Path(out), boxes, threshold, numbers={*map(number_of, files)} - {None})
+    desk = Desk(pose, Path(out), boxes, threshold, say, numbers={*map(number_of, photos), *ids} - {None})
     try:
         for path in files:
-            try: (desk.video if path.suffix.lower() in VIDEOS else desk.photo)(path)
-            except (ValueError, OSError) as error: say(str(error)); failed += 1
+            try: failed += not (desk.video if path.suffix.lower() in VIDEOS else desk.photo)(path)
+            except (InputError, OSError) as error: say(str(error)); failed += 1
     finally: write_whole(Path(out)/'poses.json', json.dumps(desk.rows))    # after Ctrl-C, too
+    if isinstance(boxes, BoxFile): boxes.tell(say)
     return desk.rows, failed

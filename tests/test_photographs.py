@@ -142,6 +142,13 @@ def test_a_file_that_is_cut_anywhere_is_refused(tmp_path, data):
         else: assert (pixels == read(tmp_path, data)).all() and data[:2] in (b'GI', b'II', b'BM'), length      # only padding is gone
 
 
+def test_a_cut_jpeg_is_refused_where_opencv_paints_the_rest_grey(tmp_path, monkeypatch):
+    "As OpenCV 4 does: the missing end is looked for behind the thumbnail, which has one of its own."
+    monkeypatch.setattr(photographs.cv2, 'imdecode', lambda *a: np.full((H, W, 3), 128, np.uint8))
+    data = with_thumbnail()
+    for cut in (-2, -40, len(data)*2//3): assert 'a JPEG that is cut short: its end is missing' in refused(tmp_path, data[:cut])
+
+
 # ---- bits, colours, transparency
 
 def test_sixteen_bits(tmp_path):
