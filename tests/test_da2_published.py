@@ -54,6 +54,7 @@ BY_PILLOW = {'Contrast': lambda x, v: ImageEnhance.Contrast(x).enhance(v), 'Colo
 ENDS = {'Solarize': (0, 256), 'Posterize': (4, 8)}                              # the others: factors from .1 to 1.9
 
 
+@pytest.mark.situation("Fast AutoAugment's list of operations and levels", 'each operation does what Pillow does with the published numbers')
 @pytest.mark.parametrize('name', list(BY_PILLOW))
 def test_fast_autoaugments_levels_do_what_pillow_does_with_its_numbers(name):
     "Independent: value = low + level (high - low), Pillow's operation on it. Tables exactly, blends within a level (Pillow cuts off)."
@@ -108,6 +109,7 @@ def levels_of(policy, n, flat):
     return (255*out[:, :, 2, 2]).round().int().numpy()
 
 
+@pytest.mark.situation("torchvision's AutoAugment policies", "the same outcomes as torchvision's class, in distribution")
 @pytest.mark.parametrize('kind', list(transforms.AutoAugmentPolicy))
 def test_outcomes_are_torchvisions(kind):
     "Independent: how often a flat picture takes which colour, by torchvision's own class and by the imported policy; 5 sigma each."
@@ -130,6 +132,7 @@ def test_outcomes_are_torchvisions(kind):
 DADA = [[['Brightness', .3, .9], ['Invert', .5, .1]], [['Solarize', .6, .55], ['Brightness', .4, .2]], [['Posterize', 1., .3], ['ShearX', .7, .8]]]
 
 
+@pytest.mark.situation("DADA's list of sub-policies", "the same outcomes as DADA's code, in distribution")
 def test_outcomes_are_dadas():
     "Independent: the list carried out as its authors do, a uniform sub-policy, each operation with its p, on a grey level; 5 sigma each."
     def level_of(value, name, level):
@@ -154,6 +157,7 @@ def test_outcomes_are_dadas():
 
 # ---- what is said
 
+@pytest.mark.situation('operations without a counterpart here (SamplePairing, Flip)', 'left out of their sub-policies; one line each, counted')
 def test_everything_left_out_or_guessed_is_said(capsys):
     lists = [[['SamplePairing', .5, .5], ['Rotate', .5, .9]], [['Flip', .5, .5], ['Identity', 1., 0.]], [['SamplePairing', .1, .1], ['Invert', .5, .5]]]
     policy = load_policy(lists)
@@ -172,6 +176,7 @@ def test_everything_left_out_or_guessed_is_said(capsys):
     assert not capsys.readouterr().out
 
 
+@pytest.mark.situation('published ranges that are wider than ours', 'kept as published; said')
 def test_a_range_wider_than_ours_comes_along_and_is_said():
     policy = load_policy([[['CutoutAbs', 1., 10], ['TranslateX', 1., 10]]], say=None)
     assert {o.name: o.high for o in policy.operations} == dict(translate_x=150/331, cutout=.625)
@@ -180,6 +185,7 @@ def test_a_range_wider_than_ours_comes_along_and_is_said():
     assert load_policy(policy.to_json()).operations == policy.operations
 
 
+@pytest.mark.situation("torchvision's RandAugment and TrivialAugmentWide", 'they become the controls of these names; what differs is said')
 def test_randaugment_and_trivialaugment_become_controls():
     for made, kind in ((transforms.RandAugment(2, 9), 'randaugment'), (v2.RandAugment(), 'randaugment'),
                        (transforms.TrivialAugmentWide(), 'trivialaugment'), (v2.TrivialAugmentWide(num_magnitude_bins=11), 'trivialaugment')):
@@ -191,6 +197,7 @@ def test_randaugment_and_trivialaugment_become_controls():
     assert load_policy(control) is control
 
 
+@pytest.mark.situation('a Python file with the list of a policy in it (genotype.py)', 'the list is read, the file is not run')
 def test_python_text_is_never_run(tmp_path):
     file = tmp_path/'archive.py'
     file.write_text(f"import os\nopen({str(tmp_path/'ran')!r}, 'w')\npolicy = [[['Rotate', 0.5, 0.5]]]\nraise SystemExit\n", encoding='utf-8')
@@ -323,6 +330,7 @@ def test_changed_data_is_read_or_refused_in_one_line(value):
     if isinstance(value, (dict, list)): read_or_refused(value)
 
 
+@pytest.mark.situation('a policy file that is cut, or changed at random', 'read, or one line with the file')
 @settings(max_examples=100, **SETTINGS)
 @given(changed_text(), st.sampled_from(['policy.json', 'genotype.py', 'policy']))
 def test_changed_file_is_read_or_refused_in_one_line(tmp_path_factory, raw, name):

@@ -72,6 +72,7 @@ def test_the_photographs_of_the_field(tmp_path):
 
 # ---- orientation
 
+@pytest.mark.situation('a photograph with one of the eight EXIF orientations, as JPEG, PNG, WebP or TIFF', 'it is read upright, in every command')
 @pytest.mark.parametrize('tag', range(1, 9))
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'TIFF', 'TIFF lzw', 'TIFF 16'])
 def test_orientation_is_applied(tmp_path, kind, tag):
@@ -115,6 +116,7 @@ def test_avif_is_turned(tmp_path):
 
 # ---- what stands behind, and what is cut off
 
+@pytest.mark.situation('a JPEG or PNG with data behind its end: Motion Photo, gain map, zeros', 'the same picture as without')
 @pytest.mark.parametrize('behind', [bytes(9), bytes(70_000), b'\xff', b'....ftypmp42' + bytes(range(256))*99, ORDINARY['jpeg']],
                          ids=['zeros', 'many zeros', 'ff', 'film', 'another jpeg'])
 @pytest.mark.parametrize('name', ['jpeg', 'progressive', 'png', 'tag 1'])
@@ -131,6 +133,7 @@ def with_thumbnail(): # a JPEG whose EXIF holds a whole small JPEG
     return data[:2] + b'\xff\xe1' + struct.pack('>H', len(block) + 2) + block + data[2:]
 
 
+@pytest.mark.situation('a photograph that is cut at any place', 'one line with the file; `a JPEG that is cut short: its end is missing; restore the file, or leave out its people` and its like')
 @pytest.mark.parametrize('data', [with_thumbnail(), *(ORDINARY[k] for k in ('jpeg', 'progressive', 'png', 'restarts')),
                                   *(coded(k) for k in ('TIFF', 'WEBP', 'GIF', 'BMP')), by_cv2('.png', PIXELS.astype(np.uint16)*257)],
                          ids=['thumbnail', 'jpeg', 'progressive', 'png', 'restarts', 'tiff', 'webp', 'gif', 'bmp', 'png16'])
@@ -151,6 +154,7 @@ def test_a_cut_jpeg_is_refused_where_opencv_paints_the_rest_grey(tmp_path, monke
 
 # ---- bits, colours, transparency
 
+@pytest.mark.situation('PNG and TIFF with 16 bits', 'all eight upper bits, rounded')
 def test_sixteen_bits(tmp_path):
     deep = np.random.default_rng(1).integers(0, 65536, (H, W, 3)).astype(np.uint16)
     expected = np.rint(deep/257).astype(int)
@@ -172,6 +176,7 @@ def test_a_tiff_in_which_zero_is_white(tmp_path):
     assert (read(tmp_path, coded('TIFF', PICTURE.convert('1'), compression='group4')) % 255 == 0).all()
 
 
+@pytest.mark.situation('a TIFF of floats in [0, 1] or [0, 255]', 'read as grey levels')
 @pytest.mark.parametrize('kind', [np.float32, np.float64])
 @pytest.mark.parametrize('most', [1, 255])
 def test_floats(tmp_path, kind, most):
@@ -180,12 +185,14 @@ def test_floats(tmp_path, kind, most):
         assert (read(tmp_path, by_cv2('.tiff', (pixels*(most/255)).astype(kind))) == expected).all()
 
 
+@pytest.mark.situation('a TIFF of floats outside these ranges, or NaN', 'one line: `… not in [0, 1] or [0, 255]; save it with 8 or 16 bits`')
 @pytest.mark.parametrize('low, high', [(-2, 2), (0, 4000), (0, np.nan), (0, np.inf)])
 def test_floats_that_are_no_grey_levels(tmp_path, low, high):
     pixels = PIXELS[..., 0]/np.float32(255)*.5; pixels[0, :2] = low, high
     assert 'not in [0, 1] or [0, 255]; save it with 8 or 16 bits' in refused(tmp_path, by_cv2('.tiff', pixels))
 
 
+@pytest.mark.situation('CMYK as JPEG or TIFF', 'the colours as they were')
 def test_cmyk(tmp_path):
     "Colours as they were before CMYK, whether Adobe's marker is there or not, and in a TIFF, which isn't inverted."
     cmyk = PICTURE.convert('CMYK')
@@ -198,6 +205,7 @@ def test_palette_one_bit_and_grey_levels(tmp_path):
         assert (read(tmp_path, coded('PNG', picture)) == np.asarray(picture.convert('RGB'))).all()
 
 
+@pytest.mark.situation('transparent pictures', 'they stand in front of white')
 def test_transparent_is_white(tmp_path):
     "Alpha, one transparent colour, a transparent entry of a palette, grey with alpha."
     alpha = np.zeros((H, W), np.uint8); alpha[5:20] = 255
@@ -214,6 +222,7 @@ def test_transparent_is_white(tmp_path):
     for kind in ('PNG', 'GIF'): assert (read(tmp_path, coded(kind, black, transparency=0)) == 255).all()
 
 
+@pytest.mark.situation('animated GIF, WebP or PNG', 'the first frame')
 @pytest.mark.parametrize('kind', ['GIF', 'WEBP', 'PNG'])
 def test_the_first_frame_of_an_animation(tmp_path, kind):
     frames = [Image.new('RGB', (W, H), colour) for colour in ('red', 'lime', 'blue')]
@@ -222,6 +231,7 @@ def test_the_first_frame_of_an_animation(tmp_path, kind):
     assert (read(tmp_path, data) == [255, 0, 0]).all()
 
 
+@pytest.mark.situation('a PNG, WebP or TIFF called .jpg', 'read by its content')
 @pytest.mark.parametrize('kind', ['PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'JPEG2000', 'PPM'])
 def test_the_content_decides_and_not_the_ending(tmp_path, kind): assert read(tmp_path, coded(kind), 'a.jpg').shape == (H, W, 3)
 
@@ -232,6 +242,7 @@ def png_of(h, w): # a PNG's header and end, without pixels
     return b'\x89PNG\r\n\x1a\n' + struct.pack('>I4sIIBBBBBI', 13, b'IHDR', w, h, 8, 2, 0, 0, 0, 0) + struct.pack('>I4sI', 0, b'IEND', 0)
 
 
+@pytest.mark.situation('a picture of more than 250 million pixels', 'one line: `… pixels, more than 250 million; make it smaller`, before it is decoded')
 def test_more_pixels_than_the_limit_are_refused_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr(photographs.cv2, 'imdecode', lambda *a: pytest.fail('decoded'))
     side = int(MAX_PIXELS**.5) + 1
@@ -255,6 +266,7 @@ def test_pillows_own_limit_is_replaced_and_left_as_it_was(tmp_path, monkeypatch,
 
 # ---- what is no photograph
 
+@pytest.mark.situation("HEIC, a camera's raw file, a web page, a pointer of git-lfs, a PDF, a film under the name of a photograph", 'one line that says what it is and what to do: `a.jpg: HEIC; save it as JPEG …`')
 @pytest.mark.parametrize('data, says', [
     (b'', 'empty: 0 bytes'), (bytes(3000), 'zeros'), (b'no picture', 'no picture that Pillow or OpenCV can read'),
     (b'\n<!DOCTYPE html><html>', 'a web page'), (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'SVG'), (b'%PDF-1.7', 'PDF'),
