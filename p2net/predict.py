@@ -38,10 +38,10 @@ from .runs.evaluating import coco_columns, predict
 from .runs.record import read_record, write_whole
 
 # %% auto #0
-__all__ = ['SHIPPED', 'FORMAT', 'Boxes', 'PHOTOS', 'VIDEOS', 'PATIENCE', 'COUNTED', 'About', 'about_json', 'skeleton_of',
-           'record_beside', 'about_record', 'build', 'fill', 'FoundPerson', 'pack_in_memory', 'check_boxes_on',
-           'middle_box', 'box_around', 'Pose', 'Listed', 'plain_rows', 'detection_rows', 'coco_rows', 'as_number',
-           'in_common', 'shared_parts', 'film_of', 'keys_of', 'BoxFile', 'odd_size', 'boxes_from_detector',
+__all__ = ['SHIPPED', 'FORMAT', 'Boxes', 'FOUR', 'FORMS', 'PHOTOS', 'VIDEOS', 'PATIENCE', 'COUNTED', 'About', 'about_json',
+           'skeleton_of', 'record_beside', 'about_record', 'build', 'fill', 'FoundPerson', 'pack_in_memory',
+           'check_boxes_on', 'middle_box', 'box_around', 'Pose', 'Listed', 'plain_rows', 'detection_rows', 'coco_rows',
+           'as_number', 'in_common', 'shared_parts', 'film_of', 'keys_of', 'BoxFile', 'odd_size', 'boxes_from_detector',
            'torchvision_detector', 'box_source', 'order_of', 'result_row', 'paint', 'expand', 'Film', 'Desk',
            'number_of', 'in_place', 'predict_files']
 
@@ -246,6 +246,9 @@ class Pose:
 # %% ../nbs/86_predict.ipynb #6e0cbd79
 Boxes = Callable[[Path, np.ndarray], 'tuple[np.ndarray, np.ndarray]|None'] # photograph -> boxes (n, 4), scores (n,)
 
+FOUR = 'write four numbers, x, y, width and height in pixels'
+FORMS = 'write {"photo.jpg": [[x, y, width, height], ...]}, or COCO annotations or detections'
+
 @dataclass(eq=False)
 class Listed:
     "A photograph in a file of boxes."
@@ -261,12 +264,12 @@ def plain_rows(data:dict, path, mended:Tally)->list[Listed]:
     found = []
     for name, boxes in data.items():
         if not isinstance(boxes, list):
-            raise InputError(f'is {boxes!r:.40}', 'write {"photo.jpg": [[x, y, width, height], ...]}, or COCO annotations or detections', path, repr(name))
+            raise InputError(f'is {boxes!r:.40}', FORMS, path, repr(name))
         listed = Listed(name)
         for n, box in enumerate(boxes):
             row = Row(path, f'{name!r}, box {n}', mended)
             four = box[:4] if isinstance(box, list) and len(box) == 5 else box
-            if (bbox := clean_box(four, row)) is None: row.refuse('bbox', f'is {box!r:.60}', 'write four numbers, x, y, width and height in pixels')
+            if (bbox := clean_box(four, row)) is None: row.refuse('bbox', f'is {box!r:.60}', FOUR)
             score = 1. if four is box else row.number(box[4], 'score')
             if score is None: row.refuse('score', 'is null', 'write a number, or leave it out')
             listed.rows.append(dict(bbox=bbox, score=score, where=row.where))
@@ -281,9 +284,10 @@ def detection_rows(data, path, mended:Tally, left_out:Tally)->list[Listed]:
         name = r['file_name'] or str(r['image_id'])
         listed = by_name.setdefault(name, Listed(name, [], r['image_id'], 1, r['file_name']))
         if isinstance(r['category_id'], int): listed.category_id = r['category_id']
-        if r['bbox'] is None: raise InputError('is empty', 'write four numbers, x, y, width and height in pixels', path, r['where'], 'bbox')
+        if r['bbox'] is None: raise InputError('is empty', FOUR, path, r['where'], 'bbox')
         if listed.image_id != r['image_id']:
-            raise InputError(f"{r['image_id']!r} has the file_name of {listed.image_id!r}", 'number the images anew', path, r['where'], 'image_id')
+            raise InputError(f"{r['image_id']!r} has the file_name of {listed.image_id!r}", 'number the images anew', path,
+                             r['where'], 'image_id')
         listed.rows.append({k: r[k] for k in ('bbox', 'score', 'where')})
     mended.update(found.mended); left_out.update(found.left_out)
     return list(by_name.values())
@@ -347,7 +351,7 @@ class BoxFile:
         if coco: self.images, self.joints = coco_rows(data, path, self.mended, self.left_out)
         elif isinstance(data, dict) and not isinstance(data.get('annotations'), list): self.images = plain_rows(data, path, self.mended)
         else: self.images = detection_rows(data, path, self.mended, self.left_out)
-        if not self.images: raise InputError('holds no box', 'write {"photo.jpg": [[x, y, width, height], ...]}', path)
+        if not self.images: raise InputError('holds no box', FORMS, path)
         boxes = np.array([r['bbox'] for image in self.images for r in image.rows]).reshape(-1, 4)
         if len(boxes) and (boxes >= 0).all() and (boxes <= 1).all():
             raise InputError('of every row lies between 0 and 1', 'boxes are in pixels: multiply by width and height', path, field='bbox')
@@ -361,7 +365,8 @@ class BoxFile:
         shared = [in_common(image.name, photo) for image in near]
         best = [image for image, n in zip(near, shared) if n and n == max(shared)]
         if len(best) > 1:
-            raise InputError(f"{self.path} has boxes for {' and for '.join(image.name for image in best[:2])}", 'write the folder there, too', photo)
+            raise InputError(f"{self.path} has boxes for {' and for '.join(image.name for image in best[:2])}",
+                             'write the folder there, too', photo)
         return best[0] if best else None
 
     def listed(self, photo:Path)->Listed|None:
@@ -391,29 +396,36 @@ class BoxFile:
             for line in tally.lines(): say(line)
             tally.clear()
 
-    def check(self, photos:list[Path])->Tally: # what is odd about their sizes
-        "Compare with the photographs to be looked at, from their headers. InputError where that would give wrong numbers."
+    def check(self, files:list[Path])->Tally: # what is odd about the photographs' sizes
+        "Compare with what is to be looked at, photographs from their headers. InputError where that would give wrong numbers."
         odd, of, boxes, sizes = Tally(), {}, [], []
+        photos = [path for path in files if path.suffix.lower() in PHOTOS]
         for photo in photos:
             try: image, size = self.named(photo), photo_size(photo)
             except InputError: continue                                   # is said when it is this photograph's turn
             if image is None: continue
             if (twin := of.setdefault(image, photo)) != photo:
-                raise InputError(f'the boxes of {image.name!r} would be those of {twin} and of {photo}', 'write the folders there, too', self.path)
+                raise InputError(f'the boxes of {image.name!r} would be those of {twin} and of {photo}', 'write the folders there, too',
+                                 self.path)
             odd_size(image, photo, size, odd)
             boxes += [r['bbox'] for r in image.rows]; sizes += [size]*len(image.rows)
-        if photos and not of: raise InputError(f"has no box for any of {len(photos)} photographs; it has {self.images[0].name!r}, not {photos[0].name!r}",
-                                               'name the photographs there as here', self.path)
+        if photos and len(photos) == len(files) and not any(map(self.known_by_name, photos)):
+            raise InputError(f'has no box for any of {len(photos)} photographs; it has {self.images[0].name!r}, not {photos[0].name!r}',
+                             'name the photographs there as here', self.path)
         check_boxes(boxes, sizes, self.path)
         return odd
+
+    def known_by_name(self, photo:Path)->bool:
+        "Whether a photograph is in the file, once or several times."
+        return any(in_common(image.name, photo) for key in keys_of(photo.name) for image in self.known.get(key, ()))
 
 def odd_size(image:Listed, photo:Path, size:tuple[int, int], odd:Tally)->None:
     "Count a photograph that isn't as large as the file of boxes says."
     if not image.size or None in image.size or image.size == size: return
-    stored = size[::-1] if orientation(photo) > 4 else size
-    if image.size == stored: odd.add("photographs whose orientation tag turns them, but not the height and width in the file of boxes: are its boxes "
-                                     "those of the upright picture?", photo)
-    else: odd.add('photographs that are not as high and wide as the file of boxes says', photo)
+    if orientation(photo) > 4 and image.size == size[::-1]:
+        odd.add('photograph that an orientation tag turns, unlike its height and width in the file of boxes: are its boxes those of '
+                'the upright picture?', photo)
+    else: odd.add('photograph that is not as high and wide as the file of boxes says', photo)
 
 # %% ../nbs/86_predict.ipynb #dd85f2bb
 def boxes_from_detector(threshold:float=.5, detector:nn.Module|None=None)->Boxes: # None: torchvision's, fetched where needed
@@ -447,7 +459,8 @@ def box_source(what:str, # 'whole', 'detector' or a JSON file
     return BoxFile(what, threshold or 0.)
 
 # %% ../nbs/86_predict.ipynb #09d0e85b
-PHOTOS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.avif', '.heic', '.heif', '.jp2', '.pgm', '.ppm')
+PHOTOS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.avif', '.heic', '.heif', '.jp2', '.pgm',
+          '.ppm')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.3gp', '.3g2', '.mpg', '.mpeg', '.ts', '.mts', '.m2ts', '.wmv', '.asf', '.flv',
           '.ogv', '.mjpeg')
 
@@ -479,12 +492,12 @@ def paint(picture:np.ndarray, people:list[FoundPerson], skeleton:Skeleton,
 # %% ../nbs/86_predict.ipynb #6e892dc4
 def expand(words, say:Callable=print)->list[Path]: # files, in order, none twice
     "Files as given; of a folder its photographs and videos. InputError for a folder without any, and for an ending that is neither's."
-    files, others = [], Tally()
+    files, others, known = [], Tally(), f"these endings are known: {' '.join(PHOTOS + VIDEOS)}"
     for path in map(Path, words):
         if not path.is_dir():
-            if path.suffix.lower() not in PHOTOS + VIDEOS and not path.exists(): raise InputError('there is no such file or folder', file=path)
             if path.suffix.lower() not in PHOTOS + VIDEOS:
-                raise InputError(f'has the ending {path.suffix!r}, neither of a photograph nor of a film', f"these are known: {' '.join(PHOTOS + VIDEOS)}", path)
+                if not path.exists(): raise InputError('there is no such file or folder', file=path)
+                raise InputError(f'has the ending {path.suffix!r}, neither of a photograph nor of a film', known, path)
             files.append(path)
             continue
         inside = []
@@ -493,7 +506,7 @@ def expand(words, say:Callable=print)->list[Path]: # files, in order, none twice
             if f.name.startswith('.'): others.add('hidden file left out', f)
             elif f.suffix.lower() in PHOTOS + VIDEOS: inside.append(f)
             else: others.add('file left out, neither a photograph nor a film by its ending', f)
-        if not inside: raise InputError('no photograph in this folder', f"these endings are known: {' '.join(PHOTOS + VIDEOS)}", path)
+        if not inside: raise InputError('no photograph in this folder', known, path)
         files += inside
     for line in others.lines(): say(line)
     seen = {}
@@ -543,17 +556,15 @@ class Film:
         if not self.path.is_file(): return 'there is no such film'
         start = self.path.open('rb').read(12)
         if not start: return 'empty: 0 bytes'
-        if start[4:8] == b'ftyp': return 'OpenCV can\'t open this film: it is cut short (its index, at the end, is missing) or of a kind that OpenCV lacks'
-        return "OpenCV can't open this film"
+        cut = ': it is cut short (its index, at the end, is missing) or of a kind that OpenCV lacks' if start[4:8] == b'ftyp' else ''
+        return f"OpenCV can't open this film{cut}"
 
     def missing(self)->str|None: # None: the film was read whole
         "What could not be read, in words."
         if not self.announced or self.read == self.announced: return None
-        few = self.announced - self.read
-        said = f'{self.path}: {self.read} frames read of {self.announced} announced'
+        said, last = f'{self.path}: {self.read} frames read of {self.announced} announced', self.announced - self.read - len(self.broken)
         if self.broken: said += f"; left out {len(self.broken)} that can't be decoded, first {self.path.name}#{self.broken[0]}"
-        if few > len(self.broken): said += f'; {"the last " if self.read + len(self.broken) < self.announced else ""}{few - len(self.broken)} are not there'
-        return said
+        return said + (f'; it ends {last} frame{"s" if last > 1 else ""} early' if last > 0 else '')
 
     @property
     def whole(self)->bool:
@@ -649,21 +660,21 @@ def predict_files(words, # files and folders
                   threshold:float=.2, # of a joint's score, to be painted
                   say=print, # is told of each file that can't be used
                  )->tuple[list[dict], int]: # rows of poses.json, files that couldn't be used or not whole
-    "Find, paint and write the people of many files; one that can't be read doesn't stop the others. InputError before the first is looked at."
+    """Find, paint and write the people of many files; one that can't be read doesn't stop the others. Files of boxes and of
+    weights are checked before the first is looked at: InputError."""
     files, failed = expand(words, say), 0
     for path in files:
         if os.path.realpath(path.parent) == os.path.realpath(out):
             raise InputError('it lies in the output folder and would be painted over', 'choose another --out', path)
-    photos = [path for path in files if path.suffix.lower() in PHOTOS]
     if isinstance(boxes, (str, Path)): boxes = box_source(str(boxes))
     ids = set()
     if isinstance(boxes, BoxFile):
-        for line in boxes.check(photos).lines(): say(f'{boxes.path}: {line}')
+        for line in boxes.check(files).lines(): say(f'{boxes.path}: {line}')
         boxes.tell(say)
         ids = {image.image_id for image in boxes.images}
     pose = pose if isinstance(pose, Pose) else Pose.load(pose)
     Path(out).mkdir(parents=True, exist_ok=True)
-    desk = Desk(pose, Path(out), boxes, threshold, say, numbers={*map(number_of, photos), *ids} - {None})
+    desk = Desk(pose, Path(out), boxes, threshold, say, numbers={*map(number_of, files), *ids} - {None})
     try:
         for path in files:
             try: failed += not (desk.video if path.suffix.lower() in VIDEOS else desk.photo)(path)

@@ -49,6 +49,8 @@ ORDINARY = {'jpeg': coded('JPEG'), 'progressive': coded('JPEG', progressive=True
             'jpeg 4:4:4': coded('JPEG', quality=97, subsampling=0), 'png': coded('PNG'), 'grey png': coded('PNG', PICTURE.convert('L')),
             'tag 1': coded('JPEG', tag=1), 'restarts': coded('JPEG', restart_marker_blocks=1), 'comment': coded('JPEG', comment=b'\xff\xd9')}
 
+situation = pytest.mark.situation
+
 @pytest.mark.parametrize('name', ORDINARY)
 def test_ordinary_files_are_decoded_by_opencv_bit_for_bit(tmp_path, name):
     data = ORDINARY[name]
@@ -133,7 +135,7 @@ def with_thumbnail(): # a JPEG whose EXIF holds a whole small JPEG
     return data[:2] + b'\xff\xe1' + struct.pack('>H', len(block) + 2) + block + data[2:]
 
 
-@pytest.mark.situation('a photograph that is cut at any place', 'one line with the file; `a JPEG that is cut short: its end is missing; restore the file, or leave out its people` and its like')
+@pytest.mark.situation('a photograph that is cut at any place', 'one line with the file; `a JPEG that is cut short: its end is missing; restore the file or leave it out` and its like')
 @pytest.mark.parametrize('data', [with_thumbnail(), *(ORDINARY[k] for k in ('jpeg', 'progressive', 'png', 'restarts')),
                                   *(coded(k) for k in ('TIFF', 'WEBP', 'GIF', 'BMP')), by_cv2('.png', PIXELS.astype(np.uint16)*257)],
                          ids=['thumbnail', 'jpeg', 'progressive', 'png', 'restarts', 'tiff', 'webp', 'gif', 'bmp', 'png16'])
@@ -154,7 +156,7 @@ def test_a_cut_jpeg_is_refused_where_opencv_paints_the_rest_grey(tmp_path, monke
 
 # ---- bits, colours, transparency
 
-@pytest.mark.situation('PNG and TIFF with 16 bits', 'all eight upper bits, rounded')
+@pytest.mark.situation('PNG and TIFF with 16 bits', 'read as 8 bits, rounded')
 def test_sixteen_bits(tmp_path):
     deep = np.random.default_rng(1).integers(0, 65536, (H, W, 3)).astype(np.uint16)
     expected = np.rint(deep/257).astype(int)
@@ -278,6 +280,15 @@ def test_pillows_own_limit_is_replaced_and_left_as_it_was(tmp_path, monkeypatch,
 def test_what_a_file_seems_to_be_is_said(tmp_path, data, says): assert says in refused(tmp_path, data)
 
 
+def test_a_damaged_palette_or_size(tmp_path):
+    "Pillow says SyntaxError for the one; the other has no pixels, which its header alone tells."
+    data = bytearray(coded('PNG', PICTURE.quantize(16))); data[data.index(b'PLTE') + 8] ^= 255
+    assert 'not a whole picture: a PNG' in refused(tmp_path, bytes(data))
+    refused(tmp_path, png_of(0, 5))
+    for function in (photo_size, orientation):
+        with pytest.raises(InputError, match='a.jpg: not a whole picture'): function(tmp_path/'a.jpg')
+
+
 def test_files_that_are_not_there_or_no_files(tmp_path):
     os.mkfifo(tmp_path/'pipe')                                            # must not hang
     for path, says in ((tmp_path/'none.jpg', 'there is no such photograph'), (tmp_path, 'no file'), (tmp_path/'pipe', 'no file'),
@@ -332,6 +343,7 @@ def changed(data, changes):
 
 EXAMPLES = int(os.environ.get('P2NET_EXAMPLES', 400))
 
+@situation('a photograph with damaged bytes', 'the picture, or one line; never a traceback')
 @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(name=st.sampled_from(sorted(whole())), changes=changes)
 def test_changed_bytes_give_a_picture_or_one_line(name, changes):

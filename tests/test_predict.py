@@ -161,7 +161,7 @@ def test_other_files_of_a_folder_are_counted(album):
 
 
 @pytest.mark.parametrize('name', ['people.csv', 'photo', 'a.jpg.part'])
-@situation('a file of another kind is named', '`people.csv: has the ending \'.csv\', neither of a photograph nor of a film; these are known: .jpg …`, exit 2')
+@situation('a file of another kind is named', '`people.csv: has the ending \'.csv\', neither of a photograph nor of a film; these endings are known: .jpg …`, exit 2')
 def test_a_file_of_an_unknown_ending_is_refused_with_the_known_ones(album, capsys, name):
     Path(name).write_text('x')
     assert main(['predict', 'album', name]) == 2
@@ -211,13 +211,13 @@ def test_training_and_prediction_see_the_same_person(album):
     assert rows[0]['keypoints'] == rows[1]['keypoints']
 
 
-@situation('COCO annotations whose width and height are those of the stored pixels, though a tag turns the photograph', '`boxes.json: 1 x photographs whose orientation tag turns them, but not the height and width in the file of boxes: are its boxes those of the upright picture?`')
+@situation('COCO annotations whose width and height are those of the stored pixels, though a tag turns the photograph', '`boxes.json: 1 x photograph that an orientation tag turns, unlike its height and width in the file of boxes: are its boxes those of the upright picture? (first: phone.jpg)`')
 def test_sizes_that_contradict_the_orientation_tag_are_said(album):
     (exif := Image.Exif())[274] = 6
     h, w = PEOPLE[0].shape[:2]
     Image.fromarray(PEOPLE[0]).save('phone.jpg', exif=exif)
     coco = lambda height, width: dict(images=[dict(id=5, file_name='phone.jpg', height=height, width=width)], annotations=[dict(id=1, image_id=5, bbox=[10, 10, 90, 100], category_id=1)])
-    assert 'orientation tag turns them' in predicted(['phone.jpg'], box_file(coco(h, w)))[2][0]
+    assert 'orientation tag turns, unlike' in predicted(['phone.jpg'], box_file(coco(h, w)))[2][0]
     assert predicted(['phone.jpg'], box_file(coco(w, h)))[2] == []                             # as the upright picture is
     assert 'not as high and wide' in predicted(['phone.jpg'], box_file(coco(2*w, 2*h)))[2][0]
 
@@ -291,13 +291,13 @@ def test_a_broken_frame_of_an_mp4(album):
 
 
 @pytest.mark.parametrize('name, code', [('a.avi', 'MJPG'), ('a.mkv', 'MJPG'), ('a.flv', 'FLV1')])
-@situation('a film cut in half', '`a.avi: 4 frames read of 8 announced; the last 4 are not there`; exit 1', theme='Films')
+@situation('a film cut in half', '`a.avi: 4 frames read of 8 announced; it ends 4 frames early`; exit 1', theme='Films')
 def test_a_cut_film_is_read_as_far_as_it_goes(album, name, code):
     Path(name).write_bytes(film(name, code)[:-len(Path(name).read_bytes())//2])
     rows, failed, said = predicted([name])
     n = len(rows)
     assert 2 <= n <= 6 and frames(rows) == list(range(n)) and failed == 1
-    assert said == [f'{name}: {n} frames read of 8 announced; the last {8 - n} are not there']
+    assert said == [f'{name}: {n} frames read of 8 announced; it ends {8 - n} frames early']
 
 
 @situation('a film of which not even the index arrived', '`a.mp4: OpenCV can\'t open this film: it is cut short (its index, at the end, is missing) …`; the other files are predicted, exit 1', theme='Films')
@@ -436,6 +436,12 @@ def test_a_photograph_that_the_file_does_not_have_is_one_line(album):
     assert ([r['image_id'] for r in rows], failed) == ([2], 1) and said[0].startswith('album/1.jpg: boxes.json has no box for it')
 
 
+def test_boxes_for_a_film_and_none_for_the_photographs_beside_it(album):
+    film('a.avi', 'MJPG', 2)
+    rows, failed, said = predicted(['a.avi', 'album'], box_file({'a.avi': [BOX]}))
+    assert (frames(rows), failed) == ([0, 1], 2) and all('has no box for it' in line for line in said)
+
+
 def test_one_row_is_not_used_for_two_photographs(album):
     Path('more').mkdir(); (album/'1.jpg').rename('more/1.jpg'); (album/'2.jpg').rename(album/'1.jpg')
     with pytest.raises(InputError, match="boxes of '1.jpg' would be those of album/1.jpg and of more/1.jpg"): predicted(['album', 'more'], box_file({'1.jpg': [BOX]}))
@@ -533,6 +539,18 @@ def test_headers_of_weights_that_are_broken(tmp_path, monkeypatch, text):
     with_header(eval(text) if text.startswith('told') else text)
     with pytest.raises(InputError) as caught: Pose.load('net.safetensors')
     assert str(caught.value).startswith('net.safetensors: ') and '\n' not in str(caught.value)
+
+
+@settings(max_examples=EXAMPLES//8, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(at=st.integers(0, 30_000), new=st.binary(min_size=1, max_size=4), cut=st.booleans())
+def test_changed_weights_load_or_are_refused_in_one_line(tmp_path_factory, at, new, cut):
+    "Bytes of the header, which is JSON, and the first of the tensors."
+    data = bytearray(SHIPPED.read_bytes())
+    data[at:at + len(new)] = b'' if cut else new
+    file = tmp_path_factory.getbasetemp()/'a.safetensors'
+    file.write_bytes(data)
+    try: Pose.load(file)
+    except InputError as error: assert str(error).startswith(str(file)) and '\n' not in str(error)
 
 
 @pytest.mark.parametrize('record', ['{', '[]', '{"schema": 1}', 'config'])
