@@ -23,8 +23,8 @@ lab: env         ## the notebooks in JupyterLab
 bench: env       ## speeds beside other libraries, as ratios of one run, on a quiet machine
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]' && $(BIN)/p2net bench
 
-export: env      ## after editing notebooks: package, stored outputs, README
-	$(BIN)/nbdev_export && $(BIN)/python tests/notebooks.py run && $(BIN)/nbdev_clean && $(BIN)/python tests/notebooks.py readme
+export: env      ## after editing notebooks or tests: package, stored outputs, README, tests/README
+	$(BIN)/nbdev_export && $(BIN)/python tests/notebooks.py run && $(BIN)/nbdev_clean && $(BIN)/python tests/notebooks.py readme && $(BIN)/python tests/situations.py
 
 clean:           ## environment, work folders and caches of this checkout
 	rm -rf $(VENV) runs _proc _docs build *.egg-info .pytest_cache .ruff_cache
