@@ -5,7 +5,7 @@
 # %% ../nbs/90_cli.ipynb #214ef611
 from __future__ import annotations
 
-import argparse, math, os, sys
+import argparse, math, os, select, sys
 from pathlib import Path
 from typing import Callable
 
@@ -274,9 +274,12 @@ def reader_gone()->bool:
     "Whether nobody reads our output any more; what is still to be written is dropped then."
     gone = False
     for stream in (sys.stdout, sys.stderr):
-        try: stream.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        try: number = stream.fileno()
+        except (AttributeError, OSError, ValueError): continue      # a stand-in, as in a notebook
+        look = select.poll()
+        look.register(number, select.POLLOUT)
+        if any(event & select.POLLERR for _, event in look.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
             gone = True
     return gone
 

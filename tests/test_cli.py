@@ -1,10 +1,17 @@
 "What a user can get wrong at the command line ends in one line that names the file or field, exit code 2, and nothing lost."
-import json
+import json, os, shutil, subprocess, sys
+from pathlib import Path
 
-import cv2, numpy as np, pytest
+import cv2, numpy as np, pytest, yaml
+from hypothesis import HealthCheck, given, settings, strategies as st
 from safetensors.numpy import save_file
 
 from p2net.cli import main
+from p2net.errors import InputError
+from p2net.people.skeleton import SKELETONS
+from p2net.runs.config import Config, make_config
+
+ROOT = Path(__file__).resolve().parents[1]
 
 SMALL = [f'--set={s}' for s in ('training.steps=2', 'training.batch=2', 'training.checkpoint_every=1', 'training.validate_every=2', 'network.width=16',
                                 'network.depth=18')]
@@ -25,8 +32,8 @@ def coco(folder, n=4, change=lambda split, data: None):
         (folder/'annotations').mkdir(exist_ok=True)
         keypoints = [v for j in range(17) for v in (20 + 3*j, 20 + 4*j, 2)]
         for i in range(n): cv2.imwrite(str(images/f'{i}.jpg'), np.tile(np.arange(100, dtype=np.uint8)[None, :, None] + 60, (120, 1, 3)))
-        data = dict(images=[dict(id=i, file_name=f'{i}.jpg', width=100, height=120) for i in range(n)], categories=[dict(id=1, name='person')],
-                    annotations=[dict(id=i, image_id=i, category_id=1, bbox=[10, 10, 70, 90], area=4000., iscrowd=0, num_keypoints=17, keypoints=keypoints)
+        data = dict(images=[dict(id=i, file_name=f'{i}.jpg', width=100, height=120) for i in range(n)], categories=[dict(id=1, name='person', keypoints=list(SKELETONS['coco17'].joints))],
+                    annotations=[dict(id=i + 1, image_id=i, category_id=1, bbox=[10, 10, 70, 90], area=4000., iscrowd=0, num_keypoints=17, keypoints=keypoints)
                                  for i in range(n)])
         change(split, data)
         (folder/f'annotations/person_keypoints_{split}2017.json').write_text(json.dumps(data))
@@ -37,15 +44,17 @@ def said(capsys, *words):
     "The one line on standard error of a command that must fail."
     code = main([*map(str, words), '--quiet'])
     text = capsys.readouterr().err.strip()
-    assert code == 2 and len(text.splitlines()) == 1 and 'Traceback' not in text and 'Errno' not in text, (code, text)
+    assert code == 2 and text.startswith(f'p2net {words[0]}: ') and len(text.splitlines()) == 1 and 'Traceback' not in text and 'Errno' not in text, (code, text)
     return text
 
 
 def train(capsys, folder, *more): return said(capsys, 'train', 'hand-made', '--data', folder, '--out', folder.parent/'out', *SMALL, *more)
 
 
-@pytest.mark.parametrize('yaml, says', [('training:\n  foo: 3\n', 'training.foo: no such setting'), ('training: [1,\n', 'not YAML'), ('- 1\n', 'expected settings'),
-                                        ('training: {lr: -1}\n', 'training.lr'), ('training: {steps: many}\n', 'training.steps')])
+@pytest.mark.parametrize('yaml, says', [('training:\n  foo: 3\n', 'training.foo is no setting'), ('training: [1,\n', 'not readable as YAML'), ('- 1\n', 'expected settings'),
+                                        ('training: {lr: -1}\n', 'training.lr'), ('training: {steps: many}\n', 'training.steps'),
+                                        ('training: {lr: .nan}', 'training.lr should be a finite number'), ('training: {steps: yes}', 'training.steps should not be true'),
+                                        ('data: {input_size: [96]}', 'data.input_size.1 is missing'), ('', 'expected settings')])
 def test_config_files(tmp_path, capsys, yaml, says):
     file = tmp_path/'mine.yaml'
     file.write_text(yaml)
@@ -57,11 +66,20 @@ def test_what_is_asked_for(tmp_path, capsys):
     (tmp_path/'empty').mkdir()
     assert 'choose from' in said(capsys, 'train', 'nonsense')
     assert 'choose from' in said(capsys, 'reproduce', '--experiments', 'nonsense', '--out', tmp_path/'out')
-    assert 'is a folder' in said(capsys, 'train', 'hand-made', '--config', 'empty')
+    assert 'empty: this is a folder' in said(capsys, 'train', 'hand-made', '--config', 'empty')
     assert 'section.field=value' in said(capsys, 'train', 'hand-made', '--set', 'training')
-    assert 'seed' in said(capsys, 'train', 'hand-made', '--seeds', '-3')
+    assert f'{tmp_path}/out' in said(capsys, 'train', 'hand-made', '--out', shutil.copy(__file__, tmp_path/'out'))         # a file in the place of a folder
     assert 'empty: no people found' in said(capsys, 'train', 'hand-made', '--data', 'empty')
     assert 'nowhere' in said(capsys, 'train', 'hand-made', '--data', 'nowhere')
+
+
+@pytest.mark.parametrize('words', ['train --seeds -3', 'train --seeds x', 'train --seconds 0', 'train --seconds nan', 'reproduce --jobs 0', 'bench --repeats 0',
+                                   'doctor here --most -1', 'predict a.jpg --threshold inf', 'people --train 0', 'train --scale huge', 'nonsense', ''])
+def test_options_that_make_no_sense(words, capsys):
+    "argparse's own message, which names the option; nothing is run."
+    with pytest.raises(SystemExit) as end: main(words.split())
+    text = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2 and ': error: ' in text[-1] and all(w in text[-1] for w in words.split() if w.startswith('--'))
 
 
 def test_pictures(tmp_path, capsys):
@@ -69,18 +87,18 @@ def test_pictures(tmp_path, capsys):
     (missing/'train2017/2.jpg').unlink()
     whole = (broken/'val2017/1.jpg').read_bytes()
     (broken/'val2017/1.jpg').write_bytes(whole[:len(whole)//2])
-    assert 'train2017/2.jpg: there is no such image' in train(capsys, missing)
-    assert 'val2017/1.jpg: not a whole image' in train(capsys, broken)
+    assert 'train2017/2.jpg: ' in (text := train(capsys, missing)) and 'there is no such photograph' in text
+    assert 'val2017/1.jpg: ' in train(capsys, broken)
     (broken/'val2017/1.jpg').write_bytes(whole)                             # mended: what was done before stands, the run goes through
     assert main(['train', 'hand-made', '--data', str(broken), '--out', str(tmp_path/'out'), '--quiet', *SMALL]) == 0
 
 
 def test_annotations(tmp_path, capsys):
-    no_box = coco(tmp_path/'b', change=lambda split, d: d['annotations'][1].update(bbox=[1, 2, 3]))
+    no_box = coco(tmp_path/'b', change=lambda split, d: d['annotations'][1].update(bbox=[1, 2, 3]) if split == 'train' else None)
     cut = coco(tmp_path/'c')
     file = cut/'annotations/person_keypoints_train2017.json'
     file.write_text(file.read_text()[:300])
-    for folder, says in ((no_box, "annotation 1 has no 'bbox'"), (cut, 'not readable as JSON')):
+    for folder, says in ((no_box, 'bbox is [1, 2, 3]'), (cut, 'not readable as JSON')):
         text = train(capsys, folder)
         assert 'person_keypoints_train2017.json' in text and says in text, text
 
@@ -127,10 +145,168 @@ def test_a_result_is_not_written_over(trained, capsys):
     before = record.read_bytes()
     text = said(capsys, *words, '--set', 'training.steps=3')
     assert str(record) in text and 'training.steps 2 -> 3' in text and '--replace' in text and record.read_bytes() == before
+    text = said(capsys, 'reproduce', '--experiments', 'hand-made', *words[2:], '--set', 'training.steps=3')
+    assert str(record) in text and 'training.steps 2 -> 3' in text and record.read_bytes() == before
     assert main([*words, '--set', 'training.steps=3', '--seeds', '1']) == 0                     # another seed is another place
     assert record.read_bytes() == before
     assert main([*words, '--set', 'training.steps=3', '--replace']) == 0
     assert json.loads(record.read_text())['cost']['steps'] == 3
+
+
+@pytest.mark.parametrize('content', [b'', b'{"schema": 1', b'[]', b'\xff\xfe{}', b'{"schema": 1, "status": "complete"}'])
+def test_a_broken_record_is_neither_complete_nor_lost(trained, capsys, content):
+    words, _, record = trained
+    record.write_bytes(content)
+    for command in (words, ['reproduce', '--experiments', 'hand-made', *words[2:]]):
+        text = said(capsys, *command)
+        assert f'{record}: ' in text and '--replace' in text and record.read_bytes() == content
+    assert main([*words, '--replace']) == 0
+    assert 'it is kept as record.json.broken' in capsys.readouterr().out
+    assert json.loads(record.read_text())['status'] == 'complete' and record.with_name('record.json.broken').read_bytes() == content
+
+
+def test_a_checkpoint_of_other_settings(tmp_path, capsys):
+    "Refused with what differs, by train and by reproduce, before anybody is packed; more steps go on, --restart begins anew."
+    folder, out = coco(tmp_path/'data'), tmp_path/'out'
+    words = ['train', 'hand-made', '--data', str(folder), '--out', str(out), '--quiet', *SMALL, '--set=training.steps=4']
+    record, checkpoint = out/'records/tiny/hand-made-coco/0/record.json', out/'work/tiny/hand-made-coco/0/checkpoint'
+    assert main([*words, '--seconds', '.001']) == 0 and json.loads(record.read_text())['status'] == 'stopped'
+    before = {p.name: p.read_bytes() for p in checkpoint.iterdir()}
+    capsys.readouterr()
+    for command in (words, ['reproduce', '--experiments', 'hand-made', *words[2:]]):
+        shutil.rmtree(tmp_path/'cache', ignore_errors=True)
+        text = said(capsys, *command, '--set', 'training.lr=1', '--set', 'training.steps=9')
+        assert f'{checkpoint}: ' in text and 'training.steps 4 -> 9, training.lr 0.001 -> 1.0' in text and '--restart' in text, text
+        assert not (tmp_path/'cache').exists() and {p.name: p.read_bytes() for p in checkpoint.iterdir()} == before
+    assert 'training.steps 4 -> 3' in said(capsys, *words, '--set', 'training.steps=3')
+    assert main([*words, '--set', 'training.steps=5', '--seconds', '.001']) == 0
+    assert 'tiny/hand-made-coco/0: goes on at step 1 of 4 with 5 steps; the learning rate follows the longer cosine curve' in capsys.readouterr().out
+    for file in ('optimizer.bin', 'progress.json'):
+        (checkpoint/file).write_bytes((checkpoint/file).read_bytes()[:-10])                            # a disk that was full
+        text = said(capsys, *words, '--set', 'training.steps=5')
+        assert f'{checkpoint/file}: ' in text and '--restart' in text
+    assert main([*words, '--set', 'training.lr=1e-4', '--restart']) == 0
+    assert json.loads(record.read_text())['cost']['steps'] == 4 and not checkpoint.exists()
+
+
+def test_a_longer_run_says_so_in_its_record(tmp_path, capsys):
+    folder, out = coco(tmp_path/'data'), tmp_path/'out'
+    words = ['train', 'hand-made', '--data', str(folder), '--out', str(out), '--quiet', *SMALL]
+    assert main([*words, '--seconds', '.001']) == 0 and main([*words, '--set', 'training.steps=3']) == 0
+    assert json.loads((out/'records/tiny/hand-made-coco/0/record.json').read_text())['resumed'] == [dict(from_steps=2, at_step=1)]
+
+
+def test_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
+    "A line with the run's name, steps, loss, speed and time left; --quiet silences it."
+    from p2net.progress import Progress
+    monkeypatch.setattr(Progress, 'every', 0)
+    monkeypatch.delenv('TQDM_DISABLE', raising=False)
+    folder = coco(tmp_path/'data')
+    words = ['train', 'hand-made', '--data', str(folder), *SMALL]
+    assert main([*words, '--out', 'loud']) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('tiny/hand-made-coco/0: ')]
+    assert '1 of 2 steps' in lines[0] and 'people/s' in lines[0] and lines[0].endswith(' left') and 'loss ' in lines[-1]
+    assert main([*words, '--out', 'silent', '--quiet']) == 0
+    assert 'people/s' not in capsys.readouterr().out
+
+
+def test_results_and_boxes(trained, tmp_path, capsys):
+    "What is written is what was measured, for pycocotools on the user's own file; a detector's boxes take the place of the annotated ones."
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+    _, folder, _ = trained
+    weights, truth = next((tmp_path/'out').rglob('model.safetensors')), folder/'annotations/person_keypoints_val2017.json'
+    boxes = [dict(image_id=i, category_id=1, bbox=[10, 10, 70, 90], score=.5 + i/10) for i in range(4)]
+    (tmp_path/'boxes.json').write_text(json.dumps(boxes))
+    for more, people in (((), 4), (('--boxes', 'boxes.json'), 4)):
+        words = ['evaluate', str(weights), '--data', str(folder), '--set=network.width=16', '--results', 'new/results.json', '--quiet', *more]
+        assert main(words) == 0
+        printed = dict(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith('A'))
+        rows = json.loads((tmp_path/'new/results.json').read_text())
+        assert len(rows) == people and {r['image_id'] for r in rows} == {0, 1, 2, 3} and {r['category_id'] for r in rows} == {1}
+        coco_truth = COCO(str(truth))
+        evaluation = COCOeval(coco_truth, coco_truth.loadRes(str(tmp_path/'new/results.json')), 'keypoints')
+        for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize): step()
+        capsys.readouterr()
+        assert [float(printed[k]) for k in ('AP', 'AP50', 'AR')] == pytest.approx([evaluation.stats[i] for i in (0, 1, 5)], abs=6e-5)
+    assert 'boxes.json' in said(capsys, 'evaluate', weights, '--data', folder, '--boxes', 'no/boxes.json', '--set=network.width=16')
+    assert 'results' in said(capsys, 'evaluate', weights, '--data', folder, '--results', truth/'results.json', '--set=network.width=16')
+
+
+def started(*words, **environment):
+    "The command in a process of its own."
+    env = {k: v for k, v in os.environ.items() if k not in ('PYTHONIOENCODING', 'PYTHONUTF8', 'LC_ALL')} | dict(PYTHONPATH=str(ROOT)) | environment
+    return subprocess.Popen([sys.executable, '-m', 'p2net', *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize('environment', [dict(PYTHONIOENCODING='ascii'), dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')])
+def test_a_system_whose_encoding_is_not_utf8(environment, tmp_path):
+    out, error = started('--help', **environment).communicate(timeout=120)
+    assert b'P\\xb2Net' in out and not error
+    run = started('evaluate', 'größe.safetensors', **environment)
+    assert run.communicate(timeout=120)[1].startswith(b'p2net evaluate: gr') and run.returncode == 2
+
+
+def test_a_reader_that_has_gone(tmp_path):
+    "`p2net ... | head` ends as any command does then: without a word."
+    read, write = os.pipe()
+    os.close(read)
+    run = subprocess.run([sys.executable, '-m', 'p2net', 'doctor', str(coco(tmp_path/'data'))], env=os.environ | dict(PYTHONPATH=str(ROOT)), stdout=write,
+                         stderr=subprocess.PIPE)
+    assert (run.returncode, run.stderr) == (141, b'')
+
+
+# --- drawn settings ---
+
+HARD = [None, True, False, '', 'yes', 'null', '1e3', '.inf', float('inf'), float('nan'), -1, 0, 1e308, 10**40, -10**40, 2**63, [], [1, 2], ['dark'], {}, {'a': 1}, '\ud7ff²',
+        'a\nb', '${HOME}', '../x', '2020-13-45']
+FIELDS = [(section, field) for section, info in Config.model_fields.items()
+          for field in (getattr(info.annotation, 'model_fields', None) or [None])]
+VALUES = st.one_of(st.sampled_from(HARD), st.integers(), st.floats(), st.text(max_size=6), st.lists(st.integers(-1, 200), max_size=3))
+NAMES = st.one_of(st.sampled_from(FIELDS), st.tuples(st.sampled_from(list(Config.model_fields)), st.text(max_size=5)))
+MANY = int(os.environ.get('P2NET_EXAMPLES', 150))
+drawn = settings(max_examples=MANY, derandomize='P2NET_EXAMPLES' not in os.environ, deadline=None, database=None,
+                 suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+def made(**sources):
+    "A config, or the one line of an InputError; anything else is a fault."
+    try: config = make_config(**sources)
+    except InputError as error:
+        assert str(error) and len(str(error).splitlines()) == 1 and len(str(error)) < 3000
+        return error
+    assert Config(**json.loads(config.model_dump_json())) == config and len(config.hash) == 16
+    return config
+
+
+@drawn
+@given(st.lists(st.tuples(NAMES, VALUES), min_size=1, max_size=4))
+def test_drawn_settings_in_a_file(tmp_path, drawn_settings):
+    tree, file = {}, tmp_path/'mine.yaml'
+    for (section, field), value in drawn_settings:
+        if field is None: tree[section] = value
+        elif isinstance(tree.setdefault(section, {}), dict): tree[section][field] = value
+    text = yaml.safe_dump(tree, allow_unicode=True)
+    file.write_text(text, encoding='utf-8')
+    found = made(file=file)
+    assert not isinstance(found, InputError) or str(file) in str(found)
+    assert file.read_text(encoding='utf-8') == text
+
+
+@drawn
+@given(st.binary(max_size=60) | st.text(alphabet='abtrainglsdc:{}[]&*!|>-?@%#"\'\n\t .0123456789eE~<=,', max_size=60).map(str.encode))
+def test_drawn_bytes_as_a_file(tmp_path, content):
+    file = tmp_path/'mine.yaml'
+    file.write_bytes(content)
+    found = made(file=file)
+    assert not isinstance(found, InputError) or str(file) in str(found)
+
+
+@drawn
+@given(st.one_of(st.text(max_size=40), st.tuples(NAMES, VALUES).map(lambda t: f"{'.'.join(filter(None, t[0]))}={t[1]}")))
+def test_drawn_overrides(text):
+    found = made(overrides=[text])
+    assert not isinstance(found, InputError) or '--set' in str(found)
 
 
 def test_evaluate_takes_no_option_that_it_would_not_use(capsys):
