@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from p2net.da2 import DADA15, OPERATIONS, POSE16, Policy, augment, augment_fast, load_policy
-from p2net.da2.controls import POLICIES, HandMade, IdentityPolicy, RandAugment, RandomPolicy, TrivialAugment
+from p2net.da2.controls import POLICIES, HandMade, IdentityPolicy, RandAugment, RandomPolicy, TrivialAugment, UpTo
 from p2net.da2.policy import tree_map
+from p2net.errors import InputError
 from p2net.da2.relaxation import gumbel, relaxed_path, relaxed_switch, sample_path, sample_switch, uniform
 
 
@@ -167,3 +168,110 @@ def test_rows_of_controls_are_shares():
         for position in {r['position'] for r in rows}:
             assert abs(sum(r['pi'] for r in rows if r['position'] == position) - 1) < 1e-9
     assert all(r['p'] == 0 for r in IdentityPolicy().rows())
+
+
+# ---- files written by hand
+
+situation = pytest.mark.situation
+PAIR = dict(operations=['rotate', 'invert'], pi=.5, p=[.5, .6], m=[.5, .4])
+
+
+def written(*rows, **more): return dict(kind='policy', operations=['rotate', 'invert', 'solarize'], sub_policies=list(rows)) | more
+
+
+def case(name, has, sees, *rest, **more): return pytest.param(*rest, id=name, marks=situation(has, sees), **more)
+
+
+READ = [ # what is in the file; what is said of it, '' for nothing; pi, p and m of its first sub-policy
+    case('p-of-1', 'a policy with probabilities and magnitudes of 0 and 1', 'drawn as never and always; files stay JSON, without Infinity',
+         written(PAIR | dict(pi=1, p=[1, 0], m=[1, 0])), '', 1, [1, 0], [1, 0]),
+    case('pi-zero', 'a sub-policy with pi = 0', 'it stays in the file and is never drawn', written(PAIR | dict(pi=0), PAIR | dict(pi=1)), '', 0, [.5, .6], [.5, .4]),
+    case('no-pi', 'a policy without pi', 'all sub-policies are equally likely; said',
+         written(*[{key: PAIR[key] for key in ('operations', 'p', 'm')}]*2), 'pi is not given', .5, [.5, .6], [.5, .4]),
+    case('thirds', 'pi rounded, so that it sums to .999', 'divided by the sum; said', written(*[PAIR | dict(pi=.333)]*3), 'pi sums to 0.999', 1/3, [.5, .6], [.5, .4]),
+    case('texts', 'numbers written as texts', 'read as numbers; said', written(PAIR | dict(pi='1', p=['.5', '.6'])), 'number written as text', 1, [.5, .6], [.5, .4]),
+    case('levels', 'magnitudes as levels of 0 to 10', 'divided by 10; said', written(PAIR | dict(pi=1, m=[5, 4])), 'm written as a level of 0 to 10', 1, [.5, .6], [.5, .4]),
+    case('names', "operations by DADA's names (Rotate, Invert)", 'read as ours; said', written(PAIR | dict(pi=1, operations=['Rotate', 'Invert']), operations=['Rotate', 'Invert']),
+         'operation spelt as others do', 1, [.5, .6], [.5, .4]),
+    case('one-and-two', 'sub-policies of one and of two operations', 'the short one is filled up with what is never applied; said',
+         written(dict(operations=['invert'], pi=.5, p=[.5], m=[.5]), PAIR), 'sub-policy with fewer operations', .5, [.5, 0], [.5, 0]),
+    case('twice', 'the same operation twice in a sub-policy', 'applied twice', written(PAIR | dict(pi=1, operations=['solarize']*2)), '', 1, [.5, .6], [.5, .4]),
+    case('no-kind', "a policy file without 'kind'", 'read as a policy; said', {key: value for key, value in written(PAIR | dict(pi=1)).items() if key != 'kind'},
+         "file without 'kind'", 1, [.5, .6], [.5, .4]),
+    case('infinity', 'a policy.json of an older version, with Infinity in it', 'read; written anew without',
+         written(PAIR | dict(pi=1, p=[1, .6], logits=dict(pi=0, p=[math.inf, math.log(1.5)], m=[0, math.log(2/3)]))), '', 1, [1, .6], [.5, .4])]
+
+
+@pytest.mark.parametrize('data, says, pi, p, m', READ)
+def test_what_a_person_plainly_means_is_read(data, says, pi, p, m, tmp_path, capsys):
+    (file := tmp_path/'policy.json').write_text(json.dumps(data), encoding='utf-8')
+    policy = load_policy(file)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == bool(says) and all(says in line for line in said) and said == policy.notes.lines()
+    for got, want in zip(policy.exact(), (pi, p, m)): assert torch.allclose(got[0], torch.tensor(want, dtype=torch.float64), atol=1e-6)
+    assert abs(policy.pi.sum().item() - 1) < 1e-6 and all(torch.isfinite(v).all() for v in policy.parameters())
+    (file := tmp_path/'again.json').write_text(json.dumps(policy.to_json(), allow_nan=False), encoding='utf-8')
+    again = load_policy(file)
+    assert again.to_json() == policy.to_json() and not again.notes
+    draws = policy.sample(4000, generator())
+    for q, on in zip(p, draws.on[draws.k == 0].double().mean(0).tolist() if pi else ()):
+        assert abs(on - q) <= 5*math.sqrt(q*(1 - q)/(4000*pi/2))               # 5 sigma; of 0 and 1 nothing
+    for q, drawn in zip(m, draws.m[draws.k == 0].T): assert (drawn == q).all() if q in (0, 1) else torch.allclose(drawn, torch.tensor(q))
+    assert (draws.k == 0).any() == (pi > 0)
+
+
+def edited(**change):
+    data = uneven(['rotate', 'invert', 'cutout']).to_json()
+    data['sub_policies'][1] |= change
+    return data
+
+
+REFUSED = [ # what is in the file; its one line, after the name of the file
+    case('levels-mixed', 'one magnitude of 5 among magnitudes below 1', 'the sub-policy, and to divide levels by 10',
+         written(PAIR | dict(pi=1, m=[5, .4])), 'sub-policy 0: m must lie between 0 and 1, got 5; divide levels of 0 to 10 by 10'),
+    case('sum', 'pi that sums to 1.4', 'the sum', written(PAIR, PAIR | dict(pi=.9)), 'pi of all sub-policies sums to 1.4, not to 1; divide each by that sum'),
+    case('pi-missing', 'pi of some sub-policies only', 'which one lacks it', written(PAIR, PAIR | dict(pi=None)), 'sub-policy 1: pi is missing; give it for every'),
+    case('edited', 'a found policy with a number changed by hand', 'that the logit disagrees, and to remove the logits',
+         edited(p=[.1, .1]), 'sub-policy 1: p is 0.1, but its logit says'),
+    case('unknown', 'an operation that does not exist', 'the name, and all that exist', written(PAIR, operations=['rotate', 'mixup']), "operation 1: name 'mixup' is unknown; there are"),
+    case('not-listed', 'a sub-policy with an operation that the file does not list', 'the sub-policy and the name',
+         written(PAIR | dict(pi=1, operations=['rotate', 'cutout'])), "sub-policy 0: operations holds 'cutout', which is not among"),
+    case('lengths', 'two operations with one probability', 'the sub-policy and how many are wanted',
+         written(PAIR | dict(p=[.5])), 'sub-policy 0: p must be a list of 2 numbers, one for each operation, got 1 of them'),
+    case('nan', 'NaN in a policy', 'the sub-policy and the field', written(PAIR | dict(pi=1, m=[math.nan, .5])), 'sub-policy 0: m must lie between 0 and 1, got nan'),
+    case('null', 'null for a probability', 'the sub-policy and the field', written(PAIR | dict(pi=1, p=[None, .5])), 'sub-policy 0: p must be a number, got None'),
+    case('negative', 'a negative probability', 'the sub-policy and the field', written(PAIR | dict(pi=1, p=[-.5, .5])), 'sub-policy 0: p must lie between 0 and 1, got -0.5'),
+    case('row', 'a sub-policy that is no object', 'which', written(PAIR, 'rotate'), "sub-policy 1: must be an object with operations, pi, p and m, got 'rotate'"),
+    case('empty', 'sub-policies without operations', 'that none has one', written(dict(operations=[], p=[], m=[])), 'no sub-policy has an operation'),
+    case('high', 'a range that no picture has', 'the operation and what is allowed',
+         written(PAIR, operations=[dict(name='rotate', high=1e9), 'invert']), 'operation 0: high must lie between 1e-06 and 3000, got 1000000000.0'),
+    case('schema', 'a policy file of a later version', 'the versions', written(PAIR, schema=3), 'schema 3 is unknown; this version reads schema 1'),
+    case('setting', 'a control with a setting that it has not', 'the settings that it has', dict(kind='randaugment', settings=dict(M=9)),
+         "settings 'M' is unknown; there are N, m"),
+    case('other', 'another JSON file in place of the policy', 'that it is none', dict(images=[], annotations=[]), "this is no policy: it has neither 'kind' nor 'sub_policies'")]
+
+
+@pytest.mark.parametrize('data, says', REFUSED)
+def test_a_fault_is_one_line_with_file_row_and_field(data, says, tmp_path):
+    (file := tmp_path/'policy.json').write_text(json.dumps(data), encoding='utf-8')
+    with pytest.raises(InputError) as error: load_policy(file)
+    assert str(error.value).startswith(f'{file}: {says}') and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('kind', [Policy, UpTo])
+def test_side_travels(kind):
+    "One side: in throws, files, copies, and what is cut from a policy."
+    policy = kind.from_json(written(PAIR | dict(side=[1, 0]), PAIR | dict(side=[-1, 0]), kind=kind.kind))
+    for other in (policy, copy.deepcopy(policy), pickle.loads(pickle.dumps(policy)), kind.from_json(policy.to_json()), policy.top(2),
+                  policy.averaged(policy.rows(step=1))):
+        draws = other.sample(500, generator())
+        assert (draws.sign[:, 0] == torch.where(draws.k == 0, 1., -1.)).all() and set(draws.sign[:, 1].tolist()) == {-1., 1.}
+    assert 'side' not in policy.state_dict() and Policy().side is None and 'side' not in Policy().to_json()['sub_policies'][0]
+
+
+def test_ends_do_not_touch_what_is_found():
+    "Draws of a policy inside the ends are those of the plain sigmoids, bit for bit."
+    policy = uneven(POSE16, scale=2.)
+    draws = policy.sample(500, generator(4))
+    assert torch.equal(draws.m, policy.m_logits[draws.k].sigmoid()) and torch.equal(policy.p, policy.p_logits.sigmoid())
+    for got, logits in zip(policy.exact()[1:], (policy.p_logits, policy.m_logits)): assert torch.equal(got, logits.detach().double().sigmoid())

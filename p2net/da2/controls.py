@@ -123,7 +123,7 @@ def control_of(file:PolicyFile, cls:type)->Control: # of class `cls`
             file.refuse(f'must be a whole number, got {in_brief(value)}', field=field)
         if kind is float: settings = settings | {name: file.number(value, None, field, -1e6, 1e6)}
     try: return cls(**settings)
-    except ValueError as error: raise InputError(str(error), file=file.file, field='settings') from None
+    except ValueError as error: raise InputError(str(error), file=file.file) from None
 
 
 def directions(shape, gen:torch.Generator)->Tensor:

@@ -525,7 +525,7 @@ def pi_of(file:PolicyFile, rows:list[Row])->Tensor: # (K,) float64, sums to 1
     pi = torch.tensor([row.pi for row in rows], dtype=torch.float64)
     total = pi.sum().item()
     if abs(total - 1) > .1:
-        file.refuse(f"of all sub-policies sums to {total:g}: pi doesn't sum to 1", 'divide each by that sum', field='pi')
+        file.refuse(f'of all sub-policies sums to {total:g}, not to 1', 'divide each by that sum', field='pi')
     if abs(total - 1) > 1e-6: file.notes.add(f'pi sums to {total:.6g}, divided by that', f'{len(rows)} sub-policies')
     return pi/total
 
@@ -556,7 +556,7 @@ def start_of(file:PolicyFile)->tuple[float,float,float]: # p and m of the start,
 def filled(file:PolicyFile, rows:list[Row], operations:tuple[Operation,...])->list[Row]: # all of one length
     "Sub-policies of fewer operations than the longest, filled up with operations that are never applied."
     N, full = max(len(row.operations) for row in rows), []
-    if not N: file.refuse('no sub-policy has an operation', field='sub_policies')
+    if not N: file.refuse('no sub-policy has an operation')
     for k, row in enumerate(rows):
         short, (names, pi, p, m, side, logits) = N - len(row.operations), row
         if short:
