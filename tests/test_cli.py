@@ -51,6 +51,7 @@ def said(capsys, *words):
 def train(capsys, folder, *more): return said(capsys, 'train', 'hand-made', '--data', folder, '--out', folder.parent/'out', *SMALL, *more)
 
 
+@pytest.mark.situation('a --config file with an unknown setting, a value of another kind, or that is no YAML', 'one line: `FILE: training.foo is no setting; …`: the file, the setting, what it may be')
 @pytest.mark.parametrize('yaml, says', [('training:\n  foo: 3\n', 'training.foo is no setting'), ('training: [1,\n', 'not readable as YAML'), ('- 1\n', 'expected settings'),
                                         ('training: {lr: -1}\n', 'training.lr'), ('training: {steps: many}\n', 'training.steps'),
                                         ('training: {lr: .nan}', 'training.lr should be a finite number'), ('training: {steps: yes}', 'training.steps should not be true'),
@@ -62,6 +63,7 @@ def test_config_files(tmp_path, capsys, yaml, says):
     assert str(file) in text and says in text
 
 
+@pytest.mark.situation('an experiment, a folder or a setting that there is not, a folder in the place of a file', 'one line that names it, and the choices')
 def test_what_is_asked_for(tmp_path, capsys):
     (tmp_path/'empty').mkdir()
     assert 'choose from' in said(capsys, 'train', 'nonsense')
@@ -73,6 +75,7 @@ def test_what_is_asked_for(tmp_path, capsys):
     assert 'nowhere' in said(capsys, 'train', 'hand-made', '--data', 'nowhere')
 
 
+@pytest.mark.situation('options that make no sense: `--seeds -3`, `--seconds 0`, `--scale huge`', 'one line with the option; nothing is run')
 @pytest.mark.parametrize('words', ['train --seeds -3', 'train --seeds x', 'train --seconds 0', 'train --seconds nan', 'reproduce --jobs 0', 'bench --repeats 0',
                                    'doctor here --most -1', 'predict a.jpg --threshold inf', 'people --train 0', 'train --scale huge', 'nonsense', ''])
 def test_options_that_make_no_sense(words, capsys):
@@ -103,12 +106,14 @@ def test_annotations(tmp_path, capsys):
         assert 'person_keypoints_train2017.json' in text and says in text, text
 
 
+@pytest.mark.situation('`train p2net` before any search', 'one line with the command to run first', theme='Checkpoints and records')
 def test_policy_that_was_not_searched(tmp_path, capsys):
     folder = coco(tmp_path/'data')
     text = said(capsys, 'train', 'p2net', '--data', folder, '--out', tmp_path/'out', *SMALL)
     assert f'run `p2net search --scale tiny --seeds 0 --data {folder}` first' in text
 
 
+@pytest.mark.situation('a file of weights that is missing, text, or of another network', 'one line that names the file', theme='Checkpoints and records')
 def test_weights(tmp_path, capsys):
     folder = coco(tmp_path/'data')
     save_file({'a': np.zeros(3, np.float32)}, tmp_path/'odd.safetensors')
@@ -129,6 +134,7 @@ def trained(tmp_path, capsys):
     return words, folder, next(out.rglob('record.json'))
 
 
+@pytest.mark.situation('weights of another width than the settings say', 'one line with the file; the complete record stays as it is', theme='Checkpoints and records')
 def test_weights_of_another_width_and_settings_of_another_run(trained, tmp_path, capsys):
     words, folder, record = trained
     before, weights = record.read_bytes(), next((tmp_path/'out').rglob('model.safetensors'))
@@ -139,6 +145,7 @@ def test_weights_of_another_width_and_settings_of_another_run(trained, tmp_path,
     assert main(words) == 0 and json.loads(record.read_text())['metrics'] == json.loads(before)['metrics']
 
 
+@pytest.mark.situation('the same run asked again with other settings, where a complete record is', 'one line: the record and the settings that differ; `--replace` means it', theme='Checkpoints and records')
 def test_a_result_is_not_written_over(trained, capsys):
     "Other settings at the place of a complete record: refused with its name and the setting, before training; --replace means it."
     words, _, record = trained
@@ -153,6 +160,7 @@ def test_a_result_is_not_written_over(trained, capsys):
     assert json.loads(record.read_text())['cost']['steps'] == 3
 
 
+@pytest.mark.situation('a record.json that is empty, cut or no record', 'one line with the file; `--replace` keeps it as record.json.broken', theme='Checkpoints and records')
 @pytest.mark.parametrize('content', [b'', b'{"schema": 1', b'[]', b'\xff\xfe{}', b'{"schema": 1, "status": "complete"}'])
 def test_a_broken_record_is_neither_complete_nor_lost(trained, capsys, content):
     words, _, record = trained
@@ -165,6 +173,7 @@ def test_a_broken_record_is_neither_complete_nor_lost(trained, capsys, content):
     assert json.loads(record.read_text())['status'] == 'complete' and record.with_name('record.json.broken').read_bytes() == content
 
 
+@pytest.mark.situation('a checkpoint of a run with other settings, or one that a full disk has cut', 'one line: the file, and what differs; nothing is overwritten without `--restart`', theme='Checkpoints and records')
 def test_a_checkpoint_of_other_settings(tmp_path, capsys):
     "Refused with what differs, by train and by reproduce, before anybody is packed; more steps go on, --restart begins anew."
     folder, out = coco(tmp_path/'data'), tmp_path/'out'
@@ -189,6 +198,7 @@ def test_a_checkpoint_of_other_settings(tmp_path, capsys):
     assert json.loads(record.read_text())['cost']['steps'] == 4 and not checkpoint.exists()
 
 
+@pytest.mark.situation('a stopped run that goes on with more steps', 'goes on, and says so; the record has `resumed`', theme='Checkpoints and records')
 def test_a_longer_run_says_so_in_its_record(tmp_path, capsys):
     folder, out = coco(tmp_path/'data'), tmp_path/'out'
     words = ['train', 'hand-made', '--data', str(folder), '--out', str(out), '--quiet', *SMALL]
@@ -196,6 +206,7 @@ def test_a_longer_run_says_so_in_its_record(tmp_path, capsys):
     assert json.loads((out/'records/tiny/hand-made-coco/0/record.json').read_text())['resumed'] == [dict(from_steps=2, at_step=1)]
 
 
+@pytest.mark.situation('`p2net train > log`', 'a line a minute: steps, loss, speed, time left', theme='Interruptions')
 def test_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
     "A line with the run's name, steps, loss, speed and time left; --quiet silences it."
     from p2net.progress import Progress
@@ -210,6 +221,7 @@ def test_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
     assert 'people/s' not in capsys.readouterr().out
 
 
+@pytest.mark.situation('`p2net evaluate --results`, then pycocotools', 'the AP and AR that were printed', theme='Checkpoints and records')
 def test_results_and_boxes(trained, tmp_path, capsys):
     "What is written is what was measured, for pycocotools on the user's own file; a detector's boxes take the place of the annotated ones."
     from pycocotools.coco import COCO
@@ -239,6 +251,7 @@ def started(*words, **environment):
     return subprocess.Popen([sys.executable, '-m', 'p2net', *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@pytest.mark.situation('a terminal or a system whose encoding is not UTF-8', "the command works; letters that can't be shown are escaped")
 @pytest.mark.parametrize('environment', [dict(PYTHONIOENCODING='ascii'), dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')])
 def test_a_system_whose_encoding_is_not_utf8(environment, tmp_path):
     out, error = started('--help', **environment).communicate(timeout=120)
@@ -247,6 +260,7 @@ def test_a_system_whose_encoding_is_not_utf8(environment, tmp_path):
     assert run.communicate(timeout=120)[1].startswith(b'p2net evaluate: gr') and run.returncode == 2
 
 
+@pytest.mark.situation('`p2net doctor FOLDER | head`', 'the command ends without a word', theme='Interruptions')
 def test_a_reader_that_has_gone(tmp_path):
     "`p2net ... | head` ends as any command does then: without a word."
     read, write = os.pipe()
@@ -279,6 +293,7 @@ def made(**sources):
     return config
 
 
+@pytest.mark.situation('settings of every kind drawn at random, in a file', 'a valid config, or one line with the file')
 @drawn
 @given(st.lists(st.tuples(NAMES, VALUES), min_size=1, max_size=4))
 def test_drawn_settings_in_a_file(tmp_path, drawn_settings):
@@ -293,6 +308,7 @@ def test_drawn_settings_in_a_file(tmp_path, drawn_settings):
     assert file.read_text(encoding='utf-8') == text
 
 
+@pytest.mark.situation('any bytes as a --config file', 'a valid config, or one line with the file')
 @drawn
 @given(st.binary(max_size=60) | st.text(alphabet='abtrainglsdc:{}[]&*!|>-?@%#"\'\n\t .0123456789eE~<=,', max_size=60).map(str.encode))
 def test_drawn_bytes_as_a_file(tmp_path, content):
@@ -302,6 +318,7 @@ def test_drawn_bytes_as_a_file(tmp_path, content):
     assert not isinstance(found, InputError) or str(file) in str(found)
 
 
+@pytest.mark.situation('anything behind --set', 'a valid config, or one line that names the option')
 @drawn
 @given(st.one_of(st.text(max_size=40), st.tuples(NAMES, VALUES).map(lambda t: f"{'.'.join(filter(None, t[0]))}={t[1]}")))
 def test_drawn_overrides(text):
@@ -309,6 +326,7 @@ def test_drawn_overrides(text):
     assert not isinstance(found, InputError) or '--set' in str(found)
 
 
+@pytest.mark.situation('an option that a command would not use', 'one line; nothing is run')
 def test_evaluate_takes_no_option_that_it_would_not_use(capsys):
     for word in ('--seeds', '--out', '--seconds'):
         with pytest.raises(SystemExit): main(['evaluate', 'w.safetensors', word, '1'])

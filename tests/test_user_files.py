@@ -10,7 +10,6 @@ from torch import nn
 
 from forked import forked
 from p2net.cli import main
-from p2net.da2 import load_policy
 from p2net.doctor import examine, exit_code
 from p2net.errors import InputError
 from p2net.evaluation.average_precision import box_ap, keypoint_ap, write_results
@@ -1298,68 +1297,6 @@ def test_poses_keep_the_image_ids_of_the_boxes(folder, tmp_path, capsys, layout)
     assert sorted((p['image_id'], p['file_name']) for p in poses) == sorted((r['image_id'], names[r['image_id']]) for r in rows)
     dump(tmp_path/'results.json', [p | dict(keypoints=p['keypoints'][:51]) for p in poses])     # COCO's 17 come first
     assert pycocotools(file_of(folder), tmp_path/'results.json')['AP50'] > .1
-
-
-# ---- policies, as people write or publish them (what each becomes: test_da2_published.py)
-
-def by_hand(names=('rotate', 'translate_x', 'invert', 'equalize'), second=None, **changes):
-    "A policy file of two sub-policies, written by hand."
-    first = dict(operations=list(names[:2]), pi=.5, p=[.5, .6], m=[.5, .4])
-    return dict(kind='policy', operations=[dict(name=n) for n in names],
-                sub_policies=[first | changes, dict(operations=list(names[2:]), pi=.5, p=[.5, .6], m=[.5, .4]) | (second or {})])
-
-
-def without_kind():
-    policy = by_hand()
-    del policy['kind']
-    return policy
-
-
-def all_without_pi():
-    policy = by_hand()
-    for s in policy['sub_policies']: del s['pi']
-    return policy
-
-
-LISTS = [[['Contrast', .8, .3], ['Rotate', .5, .4]]]
-
-
-def written(name, has, sees, policy, summary, says=None): return pytest.param(policy, summary, says, marks=situation(has, sees, 'Policies'), id=name)
-
-
-@pytest.mark.parametrize('policy, summary, says', [
-    written('p-1', 'probabilities of 1 written by hand', 'always applied; the file that is written has finite numbers', by_hand(p=[1., .6]), 'with p 1.00, then translate_x'),
-    written('p-0', 'probabilities of 0, magnitudes of 0 and 1', 'never applied, without effect, at its most; finite numbers', by_hand(p=[0, .6], m=[1, 0]), 'translate_x at 0.0 (±0 widths) with p 0.60'),
-    written('pi-0', 'a sub-policy with pi = 0', 'never drawn', by_hand(pi=0, second=dict(pi=1.)), 'pi 0.000: rotate'),
-    written('names', "names as DADA spells them ('TranslateX')", 'read as ours; said', by_hand(('Rotate', 'TranslateX', 'Invert', 'Equalize')), 'rotate at 5.0', 'operation spelt as others do'),
-    written('levels', 'magnitudes as levels of 0 to 10', 'divided by 10; said', by_hand(m=[5, 4], second=dict(m=[5, 4])), 'rotate at 5.0', 'level of 0 to 10, divided by 10'),
-    written('texts', 'numbers written as texts', 'read as the numbers; said', by_hand(p=['.5', '.6']), 'with p 0.50', 'number written as text'),
-    written('one-and-two', 'sub-policies of one and of two operations', 'filled up with what is never applied; said', by_hand(operations=['rotate'], p=[.5], m=[.5]), 'pi 0.500: rotate at 5.0',
-            'fewer operations than others'),
-    written('no-pi', 'no pi', 'all sub-policies are equally likely; said', all_without_pi(), 'pi 0.500', 'pi is not given'),
-    written('sum', 'pi that do not sum to 1', 'divided by their sum; said', by_hand(pi=.499, second=dict(pi=.499)), 'pi 0.500', 'pi sums to 0.998'),
-    written('no-kind', "a file without 'kind'", 'read as a policy; said', without_kind(), 'rotate at 5.0', "file without 'kind'"),
-    written('twice', 'one operation twice in a sub-policy', 'applied twice', by_hand(operations=['equalize', 'equalize']), 'equalize with p 0.50, then equalize with p 0.60'),
-    written('lists', "a list of lists, as Fast AutoAugment and DADA publish theirs", 'read with their ranges; said', LISTS, 'rotate at 2.0 (±6 degrees', 'Fast AutoAugment and DADA write it'),
-])
-def test_policies(tmp_path, policy, summary, says):
-    file = tmp_path/'policy.json'
-    dump(file, policy)
-    found = load_policy(file, say=None)
-    assert summary in found.describe() and len(found.notes) == bool(says) and all(says in reason for reason in found.notes), (found.describe(), found.notes)
-    dump(tmp_path/'again.json', found.to_json(), allow_nan=False)
-    assert load_policy(tmp_path/'again.json', say=None).describe() == found.describe()
-
-
-@pytest.mark.parametrize('policy, says', [
-    pytest.param(by_hand(operations=['rotate', 'Blur']), 'Blur', id='unknown', marks=situation('an operation that there is not', 'one line with its place and name', 'Policies')),
-    pytest.param(by_hand(p=[1.2, .6]), '1.2', id='p-above-1', marks=situation('a probability above 1', 'one line with its place and value', 'Policies')),
-    pytest.param(by_hand(p=[math.nan, .6]), 'nan', id='p-nan', marks=situation('a probability of NaN', 'one line with its place and value', 'Policies'))])
-def test_policies_that_cannot_be_used(tmp_path, policy, says):
-    file = tmp_path/'policy.json'
-    dump(file, policy)
-    with pytest.raises(InputError) as told: load_policy(file, say=None)
-    assert str(told.value).startswith(f'{file}: ') and says in str(told.value) and '\n' not in str(told.value)
 
 
 # ---- the table
