@@ -40,7 +40,8 @@ def row(item, mark): # theme, has, sees, test
     if theme not in THEMES: raise ValueError(f"{item.nodeid}: theme {theme!r} of its situation: one of {', '.join(THEMES)}")
     for text in (has, sees):
         if not text.strip() or '\n' in text: raise ValueError(f"{item.nodeid}: a situation is two texts of one line, got {text!r}")
-    return theme, has.strip(), sees.strip(), item.nodeid.removeprefix('tests/')
+    of_case = hasattr(item, 'callspec') and mark in item.callspec.marks      # else of the test, all its cases
+    return theme, has.strip(), sees.strip(), item.nodeid.removeprefix('tests/') if of_case else item.nodeid.removeprefix('tests/').partition('[')[0]
 
 
 def collected():
@@ -77,15 +78,8 @@ def table(rows):
         here = {key[1:]: names for key, names in tests.items() if key[0] == theme}
         if not here: continue
         page += [f'## {theme}\n', '| the user has | the user sees | test |', '|---|---|---|']
-        page += [f"| {cell(has)} | {cell(sees)} | {links(names)} |" for (has, sees), names in here.items()] + ['']
+        page += [f"| {cell(has)} | {cell(sees)} | {', '.join(map(link, dict.fromkeys(names)))} |" for (has, sees), names in here.items()] + ['']
     return '\n'.join(page).rstrip() + '\n'
-
-
-def links(tests):
-    "Links to the files of tests; several cases of one test are one link."
-    cases = {}
-    for test in tests: cases.setdefault(test.partition('[')[0], []).append(test)
-    return ', '.join(link(names[0]) if len(names) == 1 else f'{link(test)} ({len(names)} cases)' for test, names in cases.items())
 
 
 def link(test):
