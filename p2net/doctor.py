@@ -27,12 +27,13 @@ from .people.skeleton import SIDE, SKELETONS, Skeleton, make_skeleton, mirror_na
 
 # %% auto #0
 __all__ = ['FILE_FAULTS', 'PERSON_FAULTS', 'JOINT_FAULTS', 'SKELETON_FAULTS', 'BOXES_FAULTS', 'NOTES', 'FAULTS', 'PUBLISHED',
-           'REFUSED', 'MENDED', 'LEFT_OUT', 'BOXES_LEFT_OUT', 'SIGMAS', 'SMALL', 'Finding', 'exit_code', 'fault_of',
-           'refusal_of', 'Report', 'pair_faults', 'skeleton_of', 'check_skeleton', 'extend', 'people_of_rows',
-           'check_rows', 'check_people', 'Poses', 'evenly', 'most_of', 'face_of', 'turned_faces', 'crossed_limbs',
-           'unequal_limbs', 'check_sides', 'facing', 'check_both', 'Split', 'size_of', 'cut_out', 'check_photographs',
-           'unreadable', 'check_others', 'is_on', 'check_joints', 'check_boxes', 'refused_boxes', 'places_in',
-           'recognised', 'coco_splits', 'coco_split', 'loaded_splits', 'mpii_alone', 'lsp_alone', 'examine']
+           'REFUSED', 'MENDED', 'LEFT_OUT', 'BOXES_LEFT_OUT', 'SIGMAS', 'SMALL', 'TINY', 'Finding', 'exit_code',
+           'fault_of', 'refusal_of', 'Report', 'pair_faults', 'skeleton_of', 'check_skeleton', 'extend',
+           'people_of_rows', 'check_rows', 'check_people', 'Poses', 'evenly', 'most_of', 'face_of', 'turned_faces',
+           'crossed_limbs', 'unequal_limbs', 'check_sides', 'facing', 'check_both', 'Split', 'size_of', 'cut_out',
+           'check_photographs', 'unreadable', 'check_others', 'is_on', 'check_joints', 'check_boxes', 'refused_boxes',
+           'places_in', 'recognised', 'coco_splits', 'coco_split', 'loaded_splits', 'mpii_alone', 'lsp_alone',
+           'examine']
 
 # %% ../nbs/88_doctor.ipynb #7b3c9eaf
 FILE_FAULTS = { # name -> (what is seen, what comes of it and what to do)
@@ -351,7 +352,7 @@ class Poses:
         people = evenly(people, most)
         J = len(skeleton)
         gather = lambda name, shape: np.array([getattr(p, name) for p in people], float).reshape(len(people), *shape)
-        return cls(gather('joints', (J, 2)), gather('visibility', (J,)), gather('bbox', (4,))[:, 2:].max(1, initial=0), skeleton)
+        return cls(gather('joints', (J, 2)), gather('visibility', (J,)), gather('bbox', (4,))[:, 2:].max(1, initial=1), skeleton)
 
     def labelled(self, *joints:int)->np.ndarray: # (n,) bool
         "People in whom all these joints are labelled."
@@ -429,13 +430,15 @@ def check_both(train:Poses, val:Poses, file, report:Report)->None:
     "Whether people face the camera in one split and turn away in the other."
     if min(len(turned_faces(p)) for p in (train, val)) >= 10: return            # faces decide
     (a, m), (b, n) = facing(train), facing(val)
-    surely = lambda k, n: (2*k - n)/max(n, 1)**.5
-    one, other = surely(a, m), surely(b, n)
-    if one*other < 0 and min(abs(one), abs(other)) > 4:
-        report.add('sides-differ', file, f'{a/m:.0%} of {m} people face the camera in training, {b/n:.0%} of {n} in validation')
+    if not min(m, n): return
+    one, other, both = a/m, b/n, (a + b)/(m + n)
+    sd = (both*(1 - both)*(1/m + 1/n))**.5 # of the difference, if both splits show the same
+    if (one - .5)*(other - .5) < 0 and abs(one - other) > 5*sd:
+        report.add('sides-differ', file, f'{one:.0%} of {m} people face the camera in training, {other:.0%} of {n} in validation')
 
-# %% ../nbs/88_doctor.ipynb #b161948d
+# %% ../nbs/88_doctor.ipynb #f34f1295
 SMALL = (32, 24) # h, w of the input that everybody is cut out for
+TINY = .01 # pixels; nobody can be cut out of a narrower box
 
 @dataclass
 class Split:
@@ -474,7 +477,7 @@ def check_photographs(split:Split, most:int|None, report:Report)->dict[str, str]
     sizes = {path: size_of(path) for path in evenly(on, most)}
     for path, people in on.items():
         for p in people: check_joints(p, sizes.get(path) or p.photo_size, split.file, report)
-    there = [p for path, size in sizes.items() for p in on[path] if size is None or is_on(p, size)]
+    there = [p for path, size in sizes.items() for p in on[path] if min(p.bbox[2:]) > TINY and (size is None or is_on(p, size))]
     for path, sha, odd in cut_out(there, split.skeleton):
         if sha is None: report.add(refusal_of(odd, 'image-broken'), split.file, unreadable(odd, report)); continue
         for what in odd: report.tally(Tally({what: (1, report.short(path))}), MENDED, split.file)
@@ -520,7 +523,8 @@ def check_joints(p:Person, size:tuple[int, int]|None, file, report:Report)->None
     # two pixels of grace: LSPET has joints at the edge, rounded
     if size and ((labelled < -2) | (labelled > np.array(size[::-1]) + 1)).any(): report.add('joint-outside', file, where)
     if report.knows(file, 'box-shares', 'box-corners'): return
-    if size and not is_on(p, size): report.add('box-outside', file, where)
+    if min(p.bbox[2:]) <= TINY: report.add('box-empty', file, where)
+    elif size and not is_on(p, size): report.add('box-outside', file, where)
     elif len(labelled) > 2 and ((labelled < p.bbox[:2] - .1*p.bbox[2:] - 2) | (labelled > p.bbox[:2] + 1.1*p.bbox[2:] + 2)).any(1).all():
         report.add('joints-off-box', file, where)
 

@@ -126,7 +126,7 @@ def test_what_is_completed_is_a_note(people, note):
 @pytest.mark.parametrize('expected, slip', [
     ('crowd-only', every(iscrowd=1, keypoints=[0]*51, num_keypoints=0)), ('nobody', every(keypoints=[0]*51, num_keypoints=0)), ('box-outside', row(bbox=[200, 20, 30, 40], area=600)),
     ('box-corners', lambda d: [a.update(bbox=[b[0], b[1], b[0] + b[2], b[1] + b[3]]) for a in d['annotations'] for b in [a['bbox']]]),
-    ('box-shares', every(bbox=[.1, .2, .5, .6])), ('image-id', without('id', 'images')), ('image-id', image(id=1)),
+    ('box-shares', every(bbox=[.1, .2, .5, .6])), ('box-empty', row(bbox=[0, 0, 1e-300, 1e-300], area=1e-9)), ('image-id', without('id', 'images')), ('image-id', image(id=1)),
     ('keypoints-number', every(keypoints=5)), ('id', row(id=[12])), ('unknown-image', row(image_id=[2])), ('unknown-category', row(category_id={})),
     ('refused', lambda d: d['annotations'].append(7)), ('category', lambda d: d['categories'][0].update(keypoints=4)),
     ('category', lambda d: d['categories'][0].update(keypoints=[1, 2])), ('image-name', image(file_name=3)), ('text-numbers', image(width='90')),
