@@ -22,12 +22,14 @@ from ..people.drawing import draw_person
 from ..people.skeleton import SKELETONS
 from .claims import records_folder
 from .figures import PALETTE, colours, in_kinds, plot_pi, read_policy
-from ..runs.record import read_record
+from ..errors import InputError
+from ..runs.config import recorded_config
+from ..runs.record import AGAIN, read_arrays, read_record, read_table
 
 # %% auto #0
-__all__ = ['UNITS', 'ALSO', 'start_of', 'where_it_is', 'noise_search', 'Search', 'read_search', 'control_of', 'noise_of', 'band',
-           'plot_path', 'plot_strength', 'example_people', 'draws_of', 'draw_strip', 'in_short', 'recipe', 'passes',
-           'other_seeds', 'verdict', 'small_print', 'draw_moves', 'draw_recipes', 'policy_card']
+__all__ = ['NEEDED', 'UNITS', 'ALSO', 'start_of', 'where_it_is', 'noise_search', 'Search', 'read_search', 'control_of',
+           'noise_of', 'band', 'plot_path', 'plot_strength', 'example_people', 'draws_of', 'draw_strip', 'in_short',
+           'recipe', 'passes', 'other_seeds', 'verdict', 'small_print', 'draw_moves', 'draw_recipes', 'policy_card']
 
 # %% ../../nbs/report/40_card.ipynb #98f08f31
 def start_of(found:Policy, tied:bool=False)->Policy: # tied: whether its search was; a file of the policy doesn't say
@@ -78,12 +80,18 @@ class Search:
     def name(self)->str: return f"{self.record['experiment']}, seed {self.record['seed']}"
 
 # %% ../../nbs/report/40_card.ipynb #ae83c08e
+NEEDED = ('batch', 'candidates', 'jitter', 'policy_lr', 'steps', 'log_every', 'warmup_steps')    # settings that a card tells of
+
 def read_search(folder:str|Path)->Search:
-    "A folder of a search; a file that it lacks is an error that names it."
+    "A folder of a search. InputError that names a file that it lacks, or that is broken."
     folder, record = Path(folder), read_record(folder)
+    recorded_config(record['config'], folder/'record.json')
+    lacks = [name for name in NEEDED if name not in record['config'].get('search', {})]
+    if lacks: raise InputError('is missing', AGAIN, folder/'record.json', field=f'config.search.{lacks[0]}')
     policy, history = read_policy(folder), folder/'history.csv'
-    if not history.is_file(): raise FileNotFoundError(f"{history}: not found; a search leaves it beside its record.json")
-    path = pd.read_csv(history).query('split == "search"').reindex(columns=['step', 'entropy', 'drift'])
+    if not history.is_file(): raise InputError('there is no such file', 'a search leaves it beside its record.json', history)
+    path = read_table(history, ('step', 'entropy', 'drift'), ('split',)).query('split == "search"')[['step', 'entropy', 'drift']]
+    if path.empty: raise InputError('has no step of the search', AGAIN, history)
     start = dict(step=0, entropy=math.log(policy.sub_policy.nunique()), drift=0.)
     return Search(folder, record, policy, pd.concat([pd.DataFrame([start]), path], ignore_index=True),
                   Policy.from_json(folder/'policy.json'))
@@ -94,10 +102,9 @@ def control_of(search:Search)->Search|None:
     if not search.settings.get('plant'): return None
     name = search.record['experiment'].replace(search.settings['plant'], 'none')
     folder = search.folder.parent.parent/name/str(search.record['seed'])
-    try: control = read_search(folder)
-    except FileNotFoundError: return None
-    same = {**control.settings, 'plant': search.settings['plant']} == search.settings
-    return control if same and control.record['status'] == 'complete' else None
+    if not (folder/'record.json').exists() or read_record(folder)['status'] != 'complete': return None
+    control = read_search(folder)
+    return control if {**control.settings, 'plant': search.settings['plant']} == search.settings else None
 
 # %% ../../nbs/report/40_card.ipynb #fc56361e
 def noise_of(search:Search, count:int)->list[pd.DataFrame]:
@@ -152,7 +159,7 @@ def example_people(folder:Path, # of a record
     "People to draw on: of the same folder of records, else of the repository's; None where there are none."
     for root in (folder.parent.parent.parent, records_folder()):
         for file in sorted(root.glob('*/p2net/*/examples.npz')):
-            with np.load(file) as f: return {k: f[k] for k in f.files}
+            return read_arrays(file, ('canvases', 'matrices', 'canvas_joints', 'canvas_visibility', 'input_size', 'skeleton'))
     return None
 
 
@@ -243,7 +250,7 @@ ALSO = ('share', 'common', 'tied', 'memory', 'pull', 'probe_mode')
 def small_print(search:Search)->list[str]:
     "Settings, cost, data, machine and seeds, in lines."
     s, r = search.settings, search.record
-    c, e, said = r['cost'], r['environment'], passes(s)
+    c, e, said, people = r['cost'], r['environment'], passes(s), r['data'].get('train') or {}
     counted = (f"{said[0]} forward and {said[1]} backward passes of {s['batch']} people"
                if said else f"passes not known for {s.get('estimator')!r}")
     K, N = search.found.table.shape
@@ -251,9 +258,9 @@ def small_print(search:Search)->list[str]:
             f"Search: K = {K} sub-policies of {N}; {s['warmup_steps']} + {s['steps']} steps; {s.get('estimator')}, "
             f"M = {s['candidates']}, policy rate {s['policy_lr']}",
             'Also: ' + ', '.join(f"{k} {s[k]}" for k in ALSO if k in s),
-            f"People: {r['data']['train']['name']}, {r['data']['train']['people']}; judges "
+            f"People: {people.get('name')}, {people.get('people')}; judges "
             f"{('shifted: ' + s['plant']) if s.get('plant') else 'as they are'}",
-            f"Machine: {e['device']}, {e['threads']} thread{'s'*(e['threads'] != 1)}, torch {e['torch']}",
+            f"Machine: {e.get('device')}, {e.get('threads')} thread{'s'*(e.get('threads') != 1)}, torch {e.get('torch')}",
             f"Commit {str(e.get('commit'))[:10]}{' with uncommitted changes' if e.get('dirty') else ''}; config "
             f"{r['config_hash']}",
             f"Seed {r['seed']}. " + ('Others: ' + '; '.join(other_seeds(search)) if other_seeds(search)
@@ -287,7 +294,9 @@ def policy_card(folder:str|Path, # of the record of a search
                 out:str|Path|None=None, # .png or .pdf to write
                 noise:int=20, # searches on noise to compare with
                )->Figure:
-    "One page about a search, drawn from its record folder."
+    "One page about a search, drawn from its record folder. InputError for a folder that holds none."
+    if out and Path(out).suffix.lower() not in ('.png', '.pdf', '.svg'):
+        raise InputError('is no kind of picture', 'name it .png or .pdf', out)
     search = read_search(folder)
     control, paths = control_of(search), noise_of(search, noise)
     fig = plt.figure(figsize=(8.27, 11.69))

@@ -5,16 +5,17 @@
 # %% ../../nbs/report/10_claims.ipynb #cf591574
 from __future__ import annotations
 
-import os, re
+import csv, io, os, re
 from pathlib import Path
 
 import pandas as pd
 
 import p2net
+from ..errors import InputError, read_text
 
 # %% auto #0
-__all__ = ['TABLES', 'COLUMNS', 'results_folder', 'records_folder', 'load_claims', 'check_claims', 'wide', 'number', 'numbers',
-           'doubtful', 'load_findings']
+__all__ = ['TABLES', 'COLUMNS', 'results_folder', 'records_folder', 'load_claims', 'read_words', 'check_claims', 'wide', 'number',
+           'numbers', 'doubtful', 'load_findings']
 
 # %% ../../nbs/report/10_claims.ipynb #256df846
 def results_folder(start:str|Path='.', # where to begin, going up
@@ -23,7 +24,7 @@ def results_folder(start:str|Path='.', # where to begin, going up
     start = Path(start).resolve()
     for folder in (start, *start.parents, *Path(p2net.__file__).resolve().parents):
         if (folder/'paper_results'/'claims').is_dir(): return folder/'paper_results'
-    raise FileNotFoundError(f"paper_results/claims: not found in {start} or above; run from a checkout of the repository")
+    raise InputError(f'not found in {start} or above', 'run from a checkout of the repository', 'paper_results/claims')
 
 # %% ../../nbs/report/10_claims.ipynb #23c1e05d
 def records_folder()->Path:
@@ -48,11 +49,20 @@ def load_claims(table:int|str, # 1 to 6, or 'text', 'elsewhere', 'rivals' or 'ls
     "The cells of one of the paper's tables as printed, checked."
     name = f'table_{table}' if isinstance(table, int) else table
     path = Path(folder or results_folder()/'claims')/f'{name}.csv'
-    if not path.is_file():
-        raise FileNotFoundError(f"claims {path.name}: not found in {path.parent}; tables are numbered 1 to 6")
-    claims = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
+    if not path.is_file(): raise InputError('there is no such file of claims', 'tables are numbered 1 to 6', path)
+    claims = read_words(path)
     check_claims(claims, path.name, full=name.startswith('table_'))
     return claims
+
+def read_words(path:Path, **options)->pd.DataFrame: # text, '' where empty
+    "A CSV file as text. InputError for rows that have more or fewer cells than the first."
+    text = read_text(path)
+    try: rows = list(csv.reader(text.splitlines(True), strict=True))
+    except csv.Error as error: raise InputError(f'not readable as CSV: {error}', file=path) from None
+    if not rows: raise InputError('is empty', file=path)
+    for i, row in enumerate(rows):
+        if row and len(row) != len(rows[0]): raise InputError(f'has {len(row)} cells for {len(rows[0])} columns', None, path, f'row {i}')
+    return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, **options)
 
 # %% ../../nbs/report/10_claims.ipynb #fa83c11b
 def check_claims(claims:pd.DataFrame, # row, column, value, note
@@ -60,15 +70,15 @@ def check_claims(claims:pd.DataFrame, # row, column, value, note
                  full:bool=True, # whether every row must have every column
                 )->None:
     "Refuse a claims file that drops, repeats or silently empties a cell."
-    if list(claims.columns) != COLUMNS: raise ValueError(f"{name}: columns {list(claims.columns)}, expected {COLUMNS}")
+    if list(claims.columns) != COLUMNS: raise InputError(f"{name}: columns {list(claims.columns)}, expected {COLUMNS}")
     def fail(cells, what):
-        if len(cells): raise ValueError(f"{name}: {cells.iloc[0]['row']} / {cells.iloc[0]['column']}: {what}")
+        if len(cells): raise InputError(f"{name}: {cells.iloc[0]['row']} / {cells.iloc[0]['column']}: {what}")
     fail(claims[claims.duplicated(['row', 'column'])], "this cell is there twice")
     fail(claims[(claims.value == '') & ~claims.note.str.match(r'E-\d\d: ')],
          "empty without a note that opens with a finding, as in 'E-09: lost'")
     rows, columns = claims.row.nunique(), claims.column.nunique()
     if full and len(claims) != rows*columns:
-        raise ValueError(f"{name}: {len(claims)} cells for {rows} rows and {columns} columns; a lost cell keeps its "
+        raise InputError(f"{name}: {len(claims)} cells for {rows} rows and {columns} columns; a lost cell keeps its "
                          "line, with a note")
 
 # %% ../../nbs/report/10_claims.ipynb #8250bbee
@@ -101,5 +111,4 @@ def doubtful(tables:list[int]=list(TABLES), # numbers of tables
 def load_findings(folder:str|Path|None=None, # of the CSV files
                  )->pd.DataFrame: # indexed by id: how ('computed' or 'read'), place, finding, notebook
     "The legend of the ids E-01 to E-37: what in the paper errs, contradicts itself or is missing."
-    return pd.read_csv(Path(folder or results_folder()/'claims')/'findings.csv', dtype=str, keep_default_na=False,
-                       index_col='id')
+    return read_words(Path(folder or results_folder()/'claims')/'findings.csv', index_col='id')

@@ -5,6 +5,7 @@
 # %% ../../nbs/report/30_figures.ipynb #bc268136
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,12 +14,14 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..errors import InputError
 from ..people.drawing import show_people
 from ..people.skeleton import SKELETONS
 from .claims import load_claims, numbers, records_folder, results_folder
 from .tables import (LAYOUTS, LEVEL_COLUMNS, Markdown, RunsMissing, commits, find_runs, gains, largest_scale,
                                  levels, load_runs, name_of, no_records, pick_runs, setting, summarise,
                                  table_runs, wanted_runs)
+from ..runs.record import AGAIN, read_arrays, read_table
 
 # %% auto #0
 __all__ = ['POLICY_COLUMNS', 'KINDS', 'PALETTE', 'DISTANCES', 'ABLATIONS', 'AUGMENTATIONS', 'TRAINED', 'FIGURES', 'read_policy',
@@ -35,19 +38,22 @@ def read_policy(folder:str|Path, # of the record of a search
                )->pd.DataFrame: # a row a step, sub-policy and position
     "How the policy of a search moved, from its policy.csv."
     path = Path(folder)/'policy.csv'
-    if not path.is_file(): raise FileNotFoundError(f"{path}: not found; a search leaves it beside its record.json")
-    policy = pd.read_csv(path)
-    check_policy(policy, str(path))
+    if not path.is_file(): raise InputError('there is no such file', 'a search leaves it beside its record.json', path)
+    policy = read_table(path, tuple(c for c in POLICY_COLUMNS if c != 'operation'), ('operation',))
+    check_policy(policy, path)
     return policy
 
-def check_policy(policy:pd.DataFrame, name:str)->None:
-    "At every step pi is a distribution, and p and m lie between 0 and 1."
+def check_policy(policy:pd.DataFrame, name)->None: # of the file
+    "At every step pi is a distribution, and p and m lie between 0 and 1. InputError if not."
     missing = [c for c in POLICY_COLUMNS if c not in policy]
-    if missing: raise ValueError(f"{name}: no column {missing[0]}")
+    if missing: raise InputError(f'has no column {missing[0]!r}', AGAIN, name)
+    if policy.empty: raise InputError('has no rows', AGAIN, name)
+    empty = policy[POLICY_COLUMNS].isna().any(axis=1).to_numpy()
+    if empty.any(): raise InputError('has an empty cell', AGAIN, name, f'row {empty.argmax() + 1}')
     total = policy.groupby(['step', 'position']).pi.sum()
     off = total[(total - 1).abs() > 1e-4]
-    if len(off): raise ValueError(f"{name}: at step {off.index[0][0]} pi sums to {off.iloc[0]:.4f}, not to 1")
-    if not policy[['p', 'm']].stack().between(0, 1).all(): raise ValueError(f"{name}: p and m must lie in [0, 1]")
+    if len(off): raise InputError(f'at step {off.index[0][0]} pi sums to {off.iloc[0]:.4f}, not to 1', AGAIN, name)
+    if not policy[['p', 'm']].stack().between(0, 1).all(): raise InputError('p and m must lie in [0, 1]', AGAIN, name)
 
 # %% ../../nbs/report/30_figures.ipynb #88d91e6c
 def shares(policy:pd.DataFrame, # of `read_policy`
@@ -274,9 +280,9 @@ def read_histories(paths:list[Path], # record.json of the runs
                   )->pd.DataFrame: # experiment, seed, step, split, loss, ...
     "The curves of runs, one under the other."
     there = [path for path in paths if path.with_name('history.csv').is_file()]
-    if not there: raise FileNotFoundError(f"history.csv: not found beside {', '.join(map(str, paths))}")
-    return pd.concat([pd.read_csv(path.with_name('history.csv')).assign(experiment=path.parts[-3],
-                                                                        seed=int(path.parts[-2]))
+    if not there: raise InputError(f"there is no history.csv beside {', '.join(map(str, paths))}", 'make one of these runs again')
+    return pd.concat([read_table(path.with_name('history.csv'), ('step',), ('split',)).assign(experiment=path.parts[-3],
+                                                                                              seed=int(path.parts[-2]))
                       for path in there], ignore_index=True)
 
 # %% ../../nbs/report/30_figures.ipynb #1622b2f0
@@ -329,7 +335,7 @@ def examples(folder:str|Path, scale:str, seeds:tuple|None=None)->dict: # images,
     "The examples that the first seed of `p2net` left."
     files = sorted((Path(folder)/scale/'p2net').glob('*/examples.npz'))
     if not files: raise RunsMissing([f'examples of {scale}/p2net'])
-    with np.load(files[0]) as f: return {k: f[k] for k in f.files}
+    return read_arrays(files[0], ('images', 'predicted', 'skeleton'))
 
 def plot_people(people:dict, count:int=16, columns:int=8)->Figure:
     "Held-out people with the joints found in them."
@@ -392,8 +398,13 @@ def small_print(name:str, runs:pd.DataFrame)->str:
 
 def save(fig:Figure, path:Path)->None:
     "A PNG that is the same whenever it is drawn from the same records."
-    fig.savefig(path, dpi=150, bbox_inches='tight', metadata={'Software': None})
-    plt.close(fig)
+    new = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
+    try:
+        fig.savefig(new, dpi=150, bbox_inches='tight', metadata={'Software': None})
+        new.replace(path)                               # whole, or not at all
+    finally:
+        new.unlink(missing_ok=True)
+        plt.close(fig)
 
 # %% ../../nbs/report/30_figures.ipynb #d9664f67
 def show_figure(name:str, # of FIGURES

@@ -14,20 +14,21 @@ import numpy as np, pandas as pd
 
 from ..evaluation.bootstrap import PEOPLE, Interval, paired_bootstrap, read_people
 from .claims import TABLES, load_claims, numbers, records_folder, results_folder, wide
-from ..runs.config import LATER, Config, merge
+from ..errors import InputError
+from ..runs.config import ADDED_LATER, brief, flatten
 from ..runs.experiments import WAYS
-from ..runs.record import read_record
+from ..runs.record import read_record, write_whole
 
 # %% auto #0
-__all__ = ['KEYS', 'ADDED_LATER', 'FREE', 'INTERVALS', 'AP_COLUMNS', 'OWN', 'FLOORS', 'CONTROLS', 'RIVALS', 'EQUAL_COST',
-           'LAYOUTS', 'LEVEL_COLUMNS', 'CELLS', 'CAPTIONS', 'DASH', 'NAMES', 'EXPECTED', 'SPACES', 'find_runs',
-           'RunsMissing', 'pick_runs', 'load_runs', 'run_name', 'flat', 'boxes_of', 'accuracy', 'flatten',
-           'check_comparable', 'recipe', 'check_same_recipe', 'unit', 'summarise', 'gains', 'interval', 'Layout',
-           'pckh_columns', 'ablation', 'levels', 'wanted_runs', 'largest_scale', 'table_runs', 'join_paper',
-           'gain_rows', 'build', 'with_setting', 'setting', 'caption', 'commits', 'network_name', 'retrained',
-           'name_of', 'shown', 'spread_shown', 'lines_of', 'laid_out', 'label_of', 'Markdown', 'pipe_table', 'roman',
-           'under', 'as_markdown', 'as_text', 'table_1', 'table_2', 'table_3', 'table_4', 'table_5', 'table_6',
-           'show_table', 'no_records', 'in_words', 'have', 'planted_shares', 'write_tables']
+__all__ = ['KEYS', 'FREE', 'INTERVALS', 'AP_COLUMNS', 'OWN', 'FLOORS', 'CONTROLS', 'RIVALS', 'EQUAL_COST', 'LAYOUTS',
+           'LEVEL_COLUMNS', 'CELLS', 'CAPTIONS', 'DASH', 'NAMES', 'EXPECTED', 'SPACES', 'find_runs', 'RunsMissing',
+           'pick_runs', 'load_runs', 'run_name', 'flat', 'need', 'boxes_of', 'accuracy', 'check_comparable', 'recipe',
+           'check_same_recipe', 'unit', 'summarise', 'gains', 'interval', 'Layout', 'pckh_columns', 'ablation',
+           'levels', 'wanted_runs', 'largest_scale', 'table_runs', 'join_paper', 'gain_rows', 'build', 'with_setting',
+           'setting', 'caption', 'commits', 'network_name', 'retrained', 'name_of', 'shown', 'spread_shown', 'lines_of',
+           'laid_out', 'label_of', 'Markdown', 'pipe_table', 'roman', 'under', 'as_markdown', 'as_text', 'table_1',
+           'table_2', 'table_3', 'table_4', 'table_5', 'table_6', 'show_table', 'no_records', 'in_words', 'have',
+           'planted_shares', 'write_tables']
 
 # %% ../../nbs/report/20_tables.ipynb #737321c8
 KEYS = ['scale', 'experiment', 'seed']
@@ -39,18 +40,20 @@ def find_runs(folder:str|Path, # of records: all of them, of one scale or of one
     for path in sorted(Path(folder).rglob('record.json')):
         record = read_record(path)
         says, lies = f"{record['experiment']}/{record['seed']}", '/'.join(path.parts[-3:-1])
-        if says != lies: raise ValueError(f"record {path}: says it is {says} and lies in {lies}")
+        if says != lies: raise InputError(f'says it is {says} and lies in {lies}', 'move it to its place', path)
         rows.append([*(record[k] for k in KEYS), record['status'], record.get('error', ''), path])
     return pd.DataFrame(rows, columns=[*KEYS, 'status', 'error', 'path'])
 
 # %% ../../nbs/report/20_tables.ipynb #37b5bbe2
-class RunsMissing(ValueError):
+class RunsMissing(InputError):
     "Runs that a table asks for are not there, did not finish, or lack what it shows."
     def __init__(self, names:list[str], # of the runs, with what became of them
                  wanted:pd.DataFrame|None=None, # the same runs: experiment, seed[, scale]
                 ):
         super().__init__(f"runs missing or unfinished: {', '.join(names)}")
-        self.wanted = wanted
+        self.names, self.wanted = names, wanted
+
+    def __reduce__(self): return type(self), (self.names, self.wanted)      # as it crosses processes
 
     @property
     def command(self)->str:
@@ -71,7 +74,7 @@ def pick_runs(found:pd.DataFrame, # of `find_runs`
         elif hits.empty: gone[i] = name
         elif hits.status.iloc[0] == 'complete': paths.append(hits.path.iloc[0])
         else: gone[i] = f"{name} ({': '.join(t for t in hits[['status', 'error']].iloc[0] if t)})"
-    if twice: raise ValueError(f"runs there twice: {'; '.join(twice)}")
+    if twice: raise InputError(f"runs there twice: {'; '.join(twice)}")
     if gone: raise RunsMissing(list(gone.values()), wanted.loc[list(gone)])
     return paths
 
@@ -81,52 +84,52 @@ def load_runs(folder:str|Path, # of records
              )->pd.DataFrame: # one row a run, in the order of `wanted`, a column a metric
     "The runs of `wanted` and no others, metrics unrounded; one that is missing, failed or there twice is an error by name."
     again = wanted[wanted.duplicated()]
-    if len(again): raise ValueError(f"wanted: {'/'.join(map(str, again.iloc[0]))} is asked for twice")
-    rows = pd.DataFrame([flat(read_record(path)) | dict(folder=path.parent)
+    if len(again): raise InputError(f"wanted: {'/'.join(map(str, again.iloc[0]))} is asked for twice")
+    rows = pd.DataFrame([flat(read_record(path), path) | dict(folder=path.parent)
                          for path in pick_runs(find_runs(folder), wanted)])
     if 'boxes' in wanted:
         other = rows[rows.boxes.to_numpy() != wanted.boxes.to_numpy()]
         for i, run in other.iterrows():
-            raise ValueError(f"run {run_name(run)}: measured on {run.boxes} boxes, asked for {wanted.boxes.iloc[i]}")
+            raise InputError(f"run {run_name(run)}: measured on {run.boxes} boxes, asked for {wanted.boxes.iloc[i]}")
     return rows
 
 def run_name(run:pd.Series)->str: return f"{run.scale}/{run.experiment}/{run.seed}"
 
 # %% ../../nbs/report/20_tables.ipynb #f0caeab5
 def flat(record:dict, # as in record.json
+         path=None, # of the file, for messages
         )->dict:
-    "What tables read of a record, in one level: keys, data, machine, cost, metrics."
+    "What tables read of a record, in one level: keys, data, machine, cost, metrics. InputError for a key that is missing or odd."
     keys, data, env = {k: record[k] for k in KEYS}, record['data'], record['environment']
+    path = path or '/'.join(map(str, keys.values()))
     wrong = {k: v for k, v in record['metrics'].items() if accuracy(k) and not 0 <= v <= 1}
-    for k, v in wrong.items():
-        raise ValueError(f"record {'/'.join(map(str, keys.values()))}: {k} is {v}, expected 0 to 1")
-    return dict(**keys, boxes=boxes_of(data['boxes']), flip_test=data.get('flip_test'), people=data['val']['people'],
-                people_name=data['val']['name'], people_id=data['val'].get('fingerprint'), device=env.get('device'),
-                commit=env.get('commit') or 'unknown', dirty=bool(env.get('dirty')), config=record['config'],
-                policy=record.get('policy', {}).get('sha256'),
-                **record['cost'], **record['metrics'])
+    for k, v in wrong.items(): raise InputError(f'is {v}, expected 0 to 1', file=path, field=f'metrics.{k}')
+    return dict(**keys, boxes=boxes_of(need(data, 'boxes', (str, dict), path, 'data'), path), flip_test=data.get('flip_test'),
+                people=need(val := need(data, 'val', dict, path, 'data'), 'people', int, path, 'data.val'),
+                people_name=need(val, 'name', str, path, 'data.val'), people_id=val.get('fingerprint'), device=env.get('device'),
+                commit=str(env.get('commit') or 'unknown'), dirty=bool(env.get('dirty')), config=record['config'],
+                policy=need(record, 'policy', dict, path, default={}).get('sha256'),
+                **{k: v for k, v in record['cost'].items() if not isinstance(v, (dict, list))}, **record['metrics'])
 
-def boxes_of(boxes:str|dict)->str: # 'ground-truth', or the detection file with its AP
+def need(found:dict, key:str, kind:type|tuple, path, inside:str='', **default): # the value
+    "What an object of a record has under `key`. InputError if it is missing, where there is no default, or of another type."
+    value = found.get(key, *default.values())
+    if not isinstance(value, kind):
+        name = f'{inside}.{key}' if inside else key
+        raise InputError(f'is {brief(value)}' if key in found else 'is missing', 'make the run again', path, field=name)
+    return value
+
+def boxes_of(boxes:str|dict, path=None)->str: # 'ground-truth', or the detection file with its AP
     "Whose boxes a run was measured on, in words."
     if isinstance(boxes, str): return boxes
-    return f"{boxes['name']} (box AP {100*boxes['AP']:.1f})" if 'AP' in boxes else boxes['name']
+    name, precision = need(boxes, 'name', str, path, 'data.boxes'), need(boxes, 'AP', (int, float, type(None)), path, 'data.boxes', default=None)
+    return name if precision is None else f'{name} (box AP {100*precision:.1f})'
 
 def accuracy(metric:str)->bool: # AP, AP50, AR, PCK@0.2/ankle ...
     "Whether a metric is a fraction that tables print in percent."
     return metric.startswith(('AP', 'AR', 'PCK', 'box_AP'))
 
-# %% ../../nbs/report/20_tables.ipynb #1e6f4a20
-def flatten(settings:dict, # nested
-            head:str='')->dict: # {'training.lr': 0.001}
-    "A nested config in one level, for comparing."
-    out = {}
-    for key, value in settings.items():
-        out |= flatten(value, f'{head}{key}.') if isinstance(value, dict) else {f'{head}{key}': value}
-    return out
-
 # %% ../../nbs/report/20_tables.ipynb #7710bb72
-ADDED_LATER = flatten(merge(Config().model_dump(mode='json'), LATER))  # what a record means by a setting that it does not have
-
 def check_comparable(runs:pd.DataFrame)->None: # of `load_runs`
     "Refuse to average runs that differ in more than the seed, and to compare runs measured on different people."
     for name, group in runs.groupby('experiment', sort=False):
@@ -134,11 +137,11 @@ def check_comparable(runs:pd.DataFrame)->None: # of `load_runs`
         for key in dict.fromkeys(k for s in settings for k in s):
             values = list(dict.fromkeys(str(s.get(key, ADDED_LATER.get(key))) for s in settings))
             if len(values) > 1:
-                raise ValueError(f"runs of {name} differ in more than the seed: {key} is {' and '.join(values)}")
+                raise InputError(f"runs of {name} differ in more than the seed: {key} is {' and '.join(values)}")
     for key in ('people_id', 'boxes', 'flip_test'):
         if runs[key].nunique(dropna=False) > 1:
             first, other = runs.iloc[0], runs[runs[key] != runs[key].iloc[0]].iloc[0]
-            raise ValueError(f"{run_name(first)} and {run_name(other)} don't compare: {key} {first[key]} and "
+            raise InputError(f"{run_name(first)} and {run_name(other)} don't compare: {key} {first[key]} and "
                              f"{other[key]}")
 
 # %% ../../nbs/report/20_tables.ipynb #1d01b28f
@@ -159,7 +162,7 @@ def check_same_recipe(runs:pd.DataFrame, # of `load_runs`
         mine, theirs = recipe(ours.loc[run.seed]), recipe(run)
         for key in theirs:
             if mine.get(key) != theirs[key]:
-                raise ValueError(f"{run_name(run)} and {run_name(ours.loc[run.seed])} don't compare: {key} is "
+                raise InputError(f"{run_name(run)} and {run_name(ours.loc[run.seed])} don't compare: {key} is "
                                  f"{theirs[key]} and {mine.get(key)}")
 
 # %% ../../nbs/report/20_tables.ipynb #10bdb8f0
@@ -175,7 +178,7 @@ def summarise(runs:pd.DataFrame, # of `load_runs`
     for (name, group), (column, key) in product(runs.groupby('experiment', sort=False), metrics.items()):
         x = group[key]*unit(key) if key in group else pd.Series([np.nan])
         if x.isna().all(): continue
-        if x.isna().any(): raise ValueError(f"runs of {name}: {key} is in some records and not in others")
+        if x.isna().any(): raise InputError(f"runs of {name}: {key} is in some records and not in others")
         rows.append((name, column, x.mean(), x.std(ddof=1), len(x)))
     return pd.DataFrame(rows, columns=['experiment', 'metric', 'ours', 'spread', 'n'])
 
@@ -261,7 +264,7 @@ def levels(runs:pd.DataFrame, # of the experiment box-quality
           )->pd.DataFrame: # the same runs, one row a level: experiment is the level's name, AP and box_AP its metrics
     "Runs of `box-quality` taken apart into the levels of box quality that they hold."
     names = [c.removeprefix('box_AP/') for c in runs if c.startswith('box_AP/')]
-    if not names: raise ValueError(f"{run_name(runs.iloc[0])}: no metric box_AP/<level>, so no box quality to show")
+    if not names: raise InputError(f"{run_name(runs.iloc[0])}: no metric box_AP/<level>, so no box quality to show")
     base = runs.drop(columns=[c for c in runs if '/' in c or c in AP_COLUMNS])
     return pd.concat([base.assign(experiment=n, AP=runs[f'AP/{n}'], box_AP=runs[f'box_AP/{n}'], boxes=n) for n in names],
                      ignore_index=True)
@@ -620,8 +623,8 @@ def write_tables(folder:str|Path|None=None, # of records; None: the repository's
     out.mkdir(parents=True, exist_ok=True)
     for number in TABLES:
         csv, page = (out/f'table_{number}.{end}' for end in ('csv', 'md'))
-        page.write_text(show_table(number, folder, **options), encoding='utf-8')
-        try: build(number, folder, **options).to_csv(csv, index=False, float_format='%.2f', lineterminator='\n')
+        write_whole(page, show_table(number, folder, **options))
+        try: write_whole(csv, build(number, folder, **options).to_csv(index=False, float_format='%.2f', lineterminator='\n'))
         except RunsMissing: csv.unlink(missing_ok=True)
         written += [p for p in (csv, page) if p.exists()]
     return written

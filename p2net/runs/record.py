@@ -5,19 +5,20 @@
 # %% ../../nbs/runs/20_record.ipynb #d5b5afaf
 from __future__ import annotations
 
-import csv, json, math, os, platform, resource, subprocess, sys
+import csv, io, json, math, os, platform, resource, struct, subprocess, sys, zipfile, zlib
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np, torch
 
 import p2net
 from ..errors import InputError, read_json, read_text
 from .config import Config, brief
 
 # %% auto #0
-__all__ = ['AGAIN', 'SCHEMA', 'STATUSES', 'FIELDS', 'WORDS', 'write_whole', 'write_rows', 'read_rows', 'git', 'environment',
-           'peak_memory_mib', 'make_record', 'record_folder', 'write_record', 'read_record', 'find_record', 'is_done']
+__all__ = ['AGAIN', 'SCHEMA', 'STATUSES', 'FIELDS', 'WORDS', 'write_whole', 'write_rows', 'read_rows', 'read_table',
+           'read_arrays', 'git', 'environment', 'peak_memory_mib', 'make_record', 'record_folder', 'write_record',
+           'read_record', 'find_record', 'is_done']
 
 # %% ../../nbs/runs/20_record.ipynb #0c3c64aa
 def write_whole(path:str|Path, # file
@@ -62,6 +63,34 @@ def read_rows(path:str|Path, # .csv
             raise InputError(f'has {found} cells for {len(reader.fieldnames)} columns', AGAIN, path, f'row {number}')
     if not text.endswith('\n'): raise InputError('ends in the middle of a row', AGAIN, path, f'row {len(rows)}')
     return rows
+
+def read_table(path:str|Path, # .csv
+               numbers:tuple[str, ...], # columns that must be there and hold numbers, or nothing
+               words:tuple[str, ...]=(), # columns that must be there
+              ): # pd.DataFrame
+    "A CSV file that a run wrote, as a frame. InputError as `read_rows`, and for a cell that is no number."
+    import pandas as pd
+    rows = read_rows(path, (*words, *numbers))
+    table = pd.read_csv(io.StringIO(read_text(path)))
+    for name in numbers:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            i = (pd.to_numeric(table[name], errors='coerce').isna() & table[name].notna()).to_numpy().argmax()
+            raise InputError(f'is {brief(rows[i][name])}, expected a number', AGAIN, path, f'row {i + 1}', name)
+    return table
+
+def read_arrays(path:str|Path, # .npz
+                names:tuple[str, ...], # that it must have
+               )->dict[str, np.ndarray]:
+    "The arrays of a file that a run wrote. InputError if it is cut, something else, or lacks one."
+    try:
+        with np.load(path, allow_pickle=False) as file: found = {name: file[name] for name in file.files}
+    except FileNotFoundError: raise InputError('there is no such file', file=path) from None
+    except (AttributeError, EOFError, LookupError, NotImplementedError, ValueError, struct.error, zipfile.BadZipFile, zlib.error) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f'not a whole .npz file ({said:.100})', AGAIN, path) from None
+    for name in names:
+        if name not in found: raise InputError(f'has no array {name!r}', AGAIN, path)
+    return found
 
 AGAIN = 'a run writes this file whole, so it was cut or changed: restore it, or remove its folder and make the run again'
 
