@@ -23,6 +23,7 @@ from .people.mpii import from_rows
 from .people.pack import Cutter, canvas_side, invert, people_arrays, single_threaded_cv2
 from .people.person import People, Person
 from .people.photographs import photo_size, read_with_header
+from .progress import Progress
 from .people.skeleton import SIDE, SKELETONS, Skeleton, make_skeleton, mirror_name, part, side_of
 
 # %% auto #0
@@ -459,7 +460,7 @@ def size_of(path:str)->tuple[int, int]|None: # (h, w); None: it can't be read
     try: return photo_size(path)
     except InputError: return None
 
-def cut_out(people:list[Person], skeleton:Skeleton)->Iterator[tuple[str, str|None, list[str]|InputError]]: # path; hash, what is odd; None, why not
+def cut_out(people:list[Person], skeleton:Skeleton, progress:Progress)->Iterator[tuple[str, str|None, list[str]|InputError]]: # path; hash, what is odd; None, why not
     "Cut people out of their photographs as packing does."
     if not people: return
     arrays = people_arrays(people, skeleton, SMALL, 1.5, 1.25)
@@ -468,9 +469,10 @@ def cut_out(people:list[Person], skeleton:Skeleton)->Iterator[tuple[str, str|Non
     def tried(job):
         try: return job[0], *cutter.cut_image(*job, to_canvas, lambda canvas: None)[:2]
         except InputError as error: return job[0], None, error
-    with single_threaded_cv2(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool: yield from pool.map(tried, cutter.jobs())
+    with single_threaded_cv2(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for found in pool.map(tried, cutter.jobs()): progress.update(); yield found
 
-def check_photographs(split:Split, most:int|None, report:Report)->dict[str, str]: # hash -> name
+def check_photographs(split:Split, most:int|None, report:Report, show:bool=False)->dict[str, str]: # hash -> name
     "What is wrong with the photographs of a split, and whether people are on theirs."
     hashes, on = {}, {}
     for p in split.people: on.setdefault(str(Path(p.image).absolute()), []).append(p)
@@ -478,10 +480,11 @@ def check_photographs(split:Split, most:int|None, report:Report)->dict[str, str]
     for path, people in on.items():
         for p in people: check_joints(p, sizes.get(path) or p.photo_size, split.file, report)
     there = [p for path, size in sizes.items() for p in on[path] if min(p.bbox[2:]) > TINY and (size is None or is_on(p, size))]
-    for path, sha, odd in cut_out(there, split.skeleton):
-        if sha is None: report.add(refusal_of(odd, 'image-broken'), split.file, unreadable(odd, report)); continue
-        for what in odd: report.tally(Tally({what: (1, report.short(path))}), MENDED, split.file)
-        hashes.setdefault(sha.split()[0], report.name(path))
+    with Progress(f'photographs of {split.name}', len(sizes), unit='photographs', show=show) as progress:
+        for path, sha, odd in cut_out(there, split.skeleton, progress):
+            if sha is None: report.add(refusal_of(odd, 'image-broken'), split.file, unreadable(odd, report)); continue
+            for what in odd: report.tally(Tally({what: (1, report.short(path))}), MENDED, split.file)
+            hashes.setdefault(sha.split()[0], report.name(path))
     if split.annotations: check_others(split, most, hashes, report)
     return hashes
 
@@ -652,6 +655,7 @@ def lsp_alone(found:PeopleFolder, errors:dict, report:Report)->dict[str, People]
 def examine(folder, # of photographs, in any layout that `find_people` knows
             most:int|None=None, # photographs of each split to open; None: all
             boxes=None, # detection file for the validation images, examined as well
+            progress:bool=False, # show a bar, or a line a minute
            )->list[Finding]: # faults, then notes; empty for clean people
     "What would stop training on these people or make its numbers wrong. InputError if there is no such folder."
     root = Path(folder)
@@ -664,7 +668,7 @@ def examine(folder, # of photographs, in any layout that `find_people` knows
     except (InputError, OSError) as error:
         report.refused(error, root, 'layout')
         return report.findings()
-    hashes = {name: check_photographs(split, most, report) for name, split in splits.items()}
+    hashes = {name: check_photographs(split, most, report, progress) for name, split in splits.items()}
     for split in splits.values(): check_sides(split.poses(), split.file, report)
     if {*splits} == {*SPLITS}:
         check_both(splits['train'].poses(), splits['val'].poses(), splits['val'].file, report)

@@ -175,6 +175,23 @@ def test_a_photograph_of_one_colour(people, colour):
     assert faults(people) == ['image-plain']
 
 
+def test_files_are_named_from_the_folder(people, monkeypatch):
+    cv2.imwrite(str(people/'images/train/train_2.jpg'), np.zeros((110, 90, 3), np.uint8))
+    (people/'images/val/val_1.jpg').write_bytes(b'')
+    for root, folder in ((people.parent, people.name), (people, '.'), ('/', people)):
+        monkeypatch.chdir(root)
+        found = {f.fault: f for f in examine(folder)}
+        assert found['image-plain'].first.startswith('images/train/train_2.jpg: ') and found['image-broken'].first.startswith('images/val/val_1.jpg: ')
+        assert {f.file for f in found.values()} == {'annotations/person_keypoints_train.json', 'annotations/person_keypoints_val.json'}
+
+
+def test_progress_is_shown(people, capsys, monkeypatch):
+    monkeypatch.delenv('TQDM_DISABLE', raising=False)
+    monkeypatch.setattr('p2net.progress.Progress.every', -1.)
+    assert examine(people) == [] and capsys.readouterr().out == ''
+    assert examine(people, progress=True) == [] and 'photographs of train: 3 of 3 photographs' in capsys.readouterr().out
+
+
 @situation('a photograph from a phone, with an orientation tag, and a row with the size before turning',
            '`p2net doctor` names the tag and says that p2net reads photographs upright', theme='Photographs')
 @pytest.mark.parametrize('tag', [5, 6, 7, 8])
