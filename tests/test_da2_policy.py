@@ -242,6 +242,8 @@ REFUSED = [ # what is in the file; its one line, after the name of the file
     case('null', 'null for a probability', 'the sub-policy and the field', written(PAIR | dict(pi=1, p=[None, .5])), 'sub-policy 0: p must be a number, got None'),
     case('negative', 'a negative probability', 'the sub-policy and the field', written(PAIR | dict(pi=1, p=[-.5, .5])), 'sub-policy 0: p must lie between 0 and 1, got -0.5'),
     case('row', 'a sub-policy that is no object', 'which', written(PAIR, 'rotate'), "sub-policy 1: must be an object with operations, pi, p and m, got 'rotate'"),
+    case('nested', 'deeply nested lists in place of a sub-policy', 'the beginning of it', written(PAIR, [[[0]*9]*9]*9),
+         'sub-policy 1: must be an object with operations, pi, p and m, got [[[0, 0, 0, 0, 0, 0, ...], [0, 0, 0, 0, 0, 0, ...], [0, 0...'),
     case('empty', 'sub-policies without operations', 'that none has one', written(dict(operations=[], p=[], m=[])), 'no sub-policy has an operation'),
     case('high', 'a range that no picture has', 'the operation and what is allowed',
          written(PAIR, operations=[dict(name='rotate', high=1e9), 'invert']), 'operation 0: high must lie between 1e-06 and 3000, got 1000000000.0'),
@@ -256,6 +258,7 @@ def test_a_fault_is_one_line_with_file_row_and_field(data, says, tmp_path):
     (file := tmp_path/'policy.json').write_text(json.dumps(data), encoding='utf-8')
     with pytest.raises(InputError) as error: load_policy(file)
     assert str(error.value).startswith(f'{file}: {says}') and '\n' not in str(error.value)
+    assert len(str(error.value)) < len(str(file)) + 400
 
 
 @pytest.mark.parametrize('kind', [Policy, UpTo])
