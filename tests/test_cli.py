@@ -33,7 +33,7 @@ def coco(folder, n=4, change=lambda split, data: None):
         keypoints = [v for j in range(17) for v in (20 + 3*j, 20 + 4*j, 2)]
         for i in range(n): cv2.imwrite(str(images/f'{i}.jpg'), np.tile(np.arange(100, dtype=np.uint8)[None, :, None] + 60, (120, 1, 3)))
         data = dict(images=[dict(id=i, file_name=f'{i}.jpg', width=100, height=120) for i in range(n)], categories=[dict(id=1, name='person', keypoints=list(SKELETONS['coco17'].joints))],
-                    annotations=[dict(id=i + 1, image_id=i, category_id=1, bbox=[10, 10, 70, 90], area=4000., iscrowd=0, num_keypoints=17, keypoints=keypoints)
+                    annotations=[dict(id=i + 1, image_id=i, category_id=1, bbox=[15, 15, 60, 75], area=4000., iscrowd=0, num_keypoints=17, keypoints=keypoints)
                                  for i in range(n)])
         change(split, data)
         (folder/f'annotations/person_keypoints_{split}2017.json').write_text(json.dumps(data))
@@ -228,7 +228,7 @@ def test_results_and_boxes(trained, tmp_path, capsys):
     from pycocotools.cocoeval import COCOeval
     _, folder, _ = trained
     weights, truth = next((tmp_path/'out').rglob('model.safetensors')), folder/'annotations/person_keypoints_val2017.json'
-    boxes = [dict(image_id=i, category_id=1, bbox=[10, 10, 70, 90], score=.5 + i/10) for i in range(4)]
+    boxes = [dict(image_id=i, category_id=1, bbox=[15, 15, 60, 75], score=.5 + i/10) for i in range(4)]
     (tmp_path/'boxes.json').write_text(json.dumps(boxes))
     for more, people in (((), 4), (('--boxes', 'boxes.json'), 4)):
         words = ['evaluate', str(weights), '--data', str(folder), '--set=network.width=16', '--results', 'new/results.json', '--quiet', *more]

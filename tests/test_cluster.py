@@ -8,6 +8,7 @@ from test_cli import coco, own_cache  # noqa: F401
 
 from p2net.cli import main
 from p2net.cluster import Cluster, make_executor
+from p2net.errors import InputError
 from p2net.reproduce import run_missing
 from p2net.runs.experiments import Place, experiment_config
 
@@ -52,10 +53,10 @@ def test_a_job_that_fails_takes_nothing_with_it(tmp_path, monkeypatch):
         if 'untrained' in text or 'mean-pose' in text: said.append(text)
         if len(said) == 2: sent['hand-made-coco']._process.kill(); os.system(f"kill -9 {' '.join(tasks_of(sent['hand-made-coco']))}")  # controller and task
     said = []
-    with pytest.raises(ValueError) as error: run_missing(asked, Place(tmp_path/'records', tmp_path/'work'), Cluster(executor, 3, 1, pause=.3), say)
-    lines = sorted(str(error.value).split('; '))
-    assert len(lines) == 2 and lines[1] == 'tiny/untrained-coco/0: FileNotFoundError: weights: no file absent.safetensors'
-    assert lines[0].startswith('tiny/hand-made-coco/0: Job ') and 'has not produced any output (state: INTERRUPTED)' in lines[0]
+    with pytest.raises(InputError) as error: run_missing(asked, Place(tmp_path/'records', tmp_path/'work'), Cluster(executor, 3, 1, pause=.3), say)
+    text = str(error.value)
+    assert text.count('tiny/') == 2 and 'tiny/untrained-coco/0: absent.safetensors: there is no such file of weights' in text
+    assert 'tiny/hand-made-coco/0: Job ' in text and 'has not produced any output (state: INTERRUPTED)' in text
     found = {p.parent.parent.name: json.loads(p.read_text())['status'] for p in (tmp_path/'records').rglob('record.json')}
     assert found == {'mean-pose-coco': 'complete', 'untrained-coco': 'failed'}
 

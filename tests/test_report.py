@@ -1,12 +1,14 @@
 """Claims, tables and figures: the golden table, one cell by hand, and every fault that must stop a table by name."""
-import json, re, shutil, statistics
+import json, os, re, shutil, statistics
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
 
-from mini_records import metrics, write_all, write_mini
+from mini_records import metrics, policy_rows, write_all, write_history, write_mini
+from p2net.errors import InputError
 from p2net.report import claims, figures, tables
 from p2net.report.tables import RunsMissing, as_markdown, build, load_runs, write_tables
 from samples import SHARED, needs
@@ -122,7 +124,7 @@ def test_record_in_another_runs_folder(records):
 
 def test_file_that_is_no_record(records):
     (records/'tiny'/'p2net'/'0'/'record.json').write_text('{"schema": 1,')
-    with pytest.raises(ValueError, match=r'p2net/0/record.json: not JSON'): build(4, records)
+    with pytest.raises(ValueError, match=r'p2net/0/record.json: not readable as JSON'): build(4, records)
 
 
 @pytest.mark.parametrize('change, message', [
@@ -143,7 +145,7 @@ def test_seeds_that_differ_in_a_setting_are_not_averaged(records):
 
 def test_metric_out_of_range_or_in_some_records_only(records):
     write_mini(records, 'p2net', 0, values=metrics('p2net', 0) | dict(AP=62.))
-    with pytest.raises(ValueError, match='tiny/p2net/0: AP is 62.0, expected 0 to 1'): build(4, records)
+    with pytest.raises(ValueError, match='tiny/p2net/0/record.json: metrics.AP is 62.0, expected 0 to 1'): build(4, records)
     write_mini(records, 'p2net', 0, values={k: v for k, v in metrics('p2net', 0).items() if k != 'APM'})
     with pytest.raises(ValueError, match='runs of p2net: APM is in some records'): build(4, records)
 
@@ -153,6 +155,82 @@ def test_wanted_twice_or_on_other_boxes(records):
     with pytest.raises(ValueError, match='p2net/0 is asked for twice'): load_runs(records, wanted)
     with pytest.raises(ValueError, match='measured on ground-truth boxes, asked for detected'): load_runs(records, wanted[:1].assign(boxes='detected'))
     assert load_runs(records, wanted[:1]).AP.tolist() == [metrics('p2net', 0)['AP']]         # unrounded
+
+
+# -- drawn records
+
+HARD = [None, True, '', 'x', -1, 0, 1.5, 1e308, 10**400, float('nan'), float('inf'), [], [1], {}, {'a': {}}]
+drawn = settings(max_examples=int(os.environ.get('P2NET_EXAMPLES', 60)), derandomize='P2NET_EXAMPLES' not in os.environ, deadline=None, database=None,
+                 suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+def change(data, content):
+    "A file with one value of its JSON replaced or removed, or a few of its bytes."
+    kind = data.draw(st.sampled_from(['value', 'value', 'value', 'gone', 'cut', 'bytes']))
+    if kind == 'cut': return content[:data.draw(st.integers(0, len(content)))]
+    if kind == 'bytes':
+        content = bytearray(content)
+        for _ in range(data.draw(st.integers(1, 3))): content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        return bytes(content)
+    tree = here = json.loads(content)
+    while True:
+        key = data.draw(st.sampled_from(sorted(here)))
+        if not isinstance(here[key], dict) or not here[key] or data.draw(st.integers(0, 3)) == 0: break
+        here = here[key]
+    if kind == 'gone': del here[key]
+    else: here[key] = data.draw(st.sampled_from(HARD))
+    return json.dumps(tree).encode()
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+    "Two runs of two experiments, to be broken and mended."
+    root = tmp_path_factory.mktemp('two')
+    for experiment in ('p2net', 'hand-made'): write_mini(root, experiment)
+    return root
+
+
+@drawn
+@given(st.data())
+def test_a_drawn_record_works_or_is_named(two, data):
+    "Whatever reads records: it works, or one line names the file; the record is never complete by mistake, nor changed."
+    from p2net.reproduce import beside
+    from p2net.runs.checks import keep_result
+    from p2net.runs.config import make_config
+    from p2net.runs.experiments import Place
+    from p2net.runs.record import is_done
+    file, config = two/'tiny/p2net/0/record.json', make_config(overrides=['experiment=p2net', 'seed=0'])
+    whole = file.read_bytes()
+    content = change(data, whole)
+    file.write_bytes(content)
+    try:
+        for read, words in ((is_done, (two, config)), (build, (4, two)), (beside, (two, two)), (keep_result, (config, Place(two, two)))):
+            try: found = read(*words)
+            except InputError as error: assert len(str(error).splitlines()) == 1 and len(str(error)) < 1500
+            else: assert read is not is_done or not found or json.loads(content)['status'] == 'complete'
+        assert file.read_bytes() == content
+    finally: file.write_bytes(whole)
+
+
+@drawn
+@given(st.data())
+def test_a_drawn_csv_works_or_is_named(two, data):
+    "policy.csv and history.csv beside a record: cut, with bytes changed, or with other columns."
+    folder = two/'tiny/p2net/0'
+    if not (folder/'policy.csv').exists():
+        write_history(folder, 0)
+        tables.write_whole(folder/'policy.csv', pd.DataFrame(policy_rows(0, range(2))).to_csv(index=False))
+    name, read = data.draw(st.sampled_from([('policy.csv', lambda: figures.read_policy(folder)), ('history.csv', lambda: figures.read_histories([folder/'record.json']))]))
+    file = folder/name
+    whole = file.read_bytes()
+    if data.draw(st.booleans()): content = whole[:data.draw(st.integers(0, len(whole)))]
+    else:
+        content = bytearray(whole)
+        for _ in range(data.draw(st.integers(1, 3))): content[data.draw(st.integers(0, 400))] = data.draw(st.sampled_from(list(b'\0\n\r,"x9-\xff')))
+    file.write_bytes(content)
+    try: assert len(read())
+    except InputError as error: assert str(file) in str(error) and len(str(error).splitlines()) == 1
+    finally: file.write_bytes(whole)
 
 
 # -- scale, seeds, spread

@@ -8,6 +8,7 @@ import torch
 
 matplotlib.use('Agg')
 from p2net.da2 import Policy
+from p2net.errors import InputError
 from p2net.report import card
 from p2net.report.card import control_of, noise_of, noise_search, passes, policy_card, read_search, recipe, verdict
 
@@ -49,7 +50,7 @@ def test_pdf_and_what_it_says(folder, tmp_path):
 @pytest.mark.parametrize('name', ['record.json', 'policy.csv', 'history.csv', 'policy.json'])
 def test_a_missing_file_is_named(folder, name):
     (folder/name).unlink()
-    with pytest.raises(FileNotFoundError, match=name.split('.')[0]) as error: policy_card(folder, noise=0)
+    with pytest.raises(InputError, match=f'{folder/name}: there is no such file') as error: policy_card(folder, noise=0)
     assert '\n' not in str(error.value)
 
 

@@ -223,7 +223,7 @@ def other_seeds(search:Search)->list[str]: # 'seed 1: drift 0.61, brightness 0.8
     for file in sorted(search.folder.parent.glob('*/record.json')):
         record = read_record(file)
         share = {k.removeprefix('share/'): v for k, v in record['metrics'].items() if k.startswith('share/')}
-        if record['seed'] == search.record['seed'] or record['status'] != 'complete' or not share: continue
+        if record['seed'] == search.record['seed'] or record['status'] != 'complete' or not share or 'drift' not in record['metrics']: continue
         most = max(share, key=share.get)
         lines.append(f"seed {record['seed']}: drift {record['metrics']['drift']:.2f}, {most} {share[most]:.2f}")
     return lines

@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 from ..evaluation.bootstrap import PEOPLE, Interval, paired_bootstrap, read_people
 from .claims import TABLES, load_claims, numbers, records_folder, results_folder, wide
 from ..errors import InputError
-from ..runs.config import ADDED_LATER, brief, flatten
+from ..runs.config import ADDED_LATER, brief, flatten, recorded_config
 from ..runs.experiments import WAYS
 from ..runs.record import read_record, write_whole
 
@@ -102,6 +102,7 @@ def flat(record:dict, # as in record.json
     "What tables read of a record, in one level: keys, data, machine, cost, metrics. InputError for a key that is missing or odd."
     keys, data, env = {k: record[k] for k in KEYS}, record['data'], record['environment']
     path = path or '/'.join(map(str, keys.values()))
+    recorded_config(record['config'], path)
     wrong = {k: v for k, v in record['metrics'].items() if accuracy(k) and not 0 <= v <= 1}
     for k, v in wrong.items(): raise InputError(f'is {v}, expected 0 to 1', file=path, field=f'metrics.{k}')
     return dict(**keys, boxes=boxes_of(need(data, 'boxes', (str, dict), path, 'data'), path), flip_test=data.get('flip_test'),

@@ -333,6 +333,7 @@ def in_sections(settings:dict, # section -> field -> value
             raise InputError(f'should be settings of its own, got {SHORT.repr(value)}',
                              f"write a field, for example {key}.{next(iter(fields))}", name, field=key)
         for field in value if isinstance(value, dict) else ():
+            if not isinstance(field, str): raise InputError('is no setting', None, name, field=f'{key}.{brief(field)}')
             if isinstance(value[field], dict):
                 raise InputError('should be a value, got settings of its own', file=name, field=f'{key}.{field}')
         out[key] = value
