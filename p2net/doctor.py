@@ -40,8 +40,8 @@ __all__ = ['FILE_FAULTS', 'PERSON_FAULTS', 'JOINT_FAULTS', 'SKELETON_FAULTS', 'B
 FILE_FAULTS = { # name -> (what is seen, what comes of it and what to do)
     'layout': ("the folder can't be read", "No command can use it. Mend what is named."),
     'unreadable': ("a file that can't be read", "No command can use it. Mend what is named."),
-    'no-split': ("a split without people", "Training needs people to train on and people to validate on. COCO's files are "
-                 "annotations/person_keypoints_train*.json and person_keypoints_val*.json."),
+    'no-split': ("a split without people", "Training needs people to train on and people to validate on. The name of a file says its "
+                 "split, as annotations/person_keypoints_train2017.json and person_keypoints_val2017.json."),
     'nobody': ("no person with a labelled joint", "There is nothing to learn, and AP is -1. Label joints: v is above 0 where one is."),
     'crowd-only': ("nothing but crowds", "Crowds are neither trained on nor evaluated: AP is -1. iscrowd is 0 for a single person."),
     'category': ("categories that don't say what a person is", "The file is refused. Give one category `keypoints`, the names of its "
@@ -191,7 +191,7 @@ MENDED = { # how the reason begins -> fault; None: nothing to say
     'photograph entirely': 'image-plain', 'photograph with an orientation tag': 'orientation', 'photograph of another size': 'image-size',
     '': 'mended'}
 LEFT_OUT = {
-    'crowd': None, 'fewer than': None, 'no joint labelled': None, 'annotation of another category': None,
+    'crowd': None, 'no labelled joint': None, 'fewer than': None, 'no joint labelled': None, 'annotation of another category': None,
     'annotation of a category that is not listed': 'unknown-category', 'no box': 'box-missing', 'box without width': 'box-empty',
     'box off the photograph': 'box-outside', 'all joints off the photograph': 'joint-outside', 'no centre': 'place-missing',
     'no scale': 'place-missing', '': 'left-out'}
@@ -582,7 +582,7 @@ def coco_splits(root:Path, report:Report)->Iterator[Split]:
             if lost and getattr(error, 'field', None) == 'image_id': continue
             report.refused(error, file, 'unreadable' if file not in read else 'refused')
     for split in SPLITS:
-        if split not in files: report.add('no-split', root/f'annotations/person_keypoints_{split}*.json', root/'annotations')
+        if split not in files: report.add('no-split', root/split, f"there is {', '.join(map(report.name, coco_candidates(root)))}")
     first = next((read[files[s]] for s in ('val', 'train') if files.get(s) in read), None)
     if first is None: return
     skeleton = skeleton_of(root, first, report)
