@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-import cv2, numpy as np, yaml
+import cv2, numpy as np, torch, yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as st
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from p2net.cli import main
@@ -18,17 +19,20 @@ from p2net.errors import InputError, explain
 from p2net.evaluation.average_precision import keypoint_ap, write_results
 from p2net.people.annotations import read_annotations
 from p2net.people.folder import find_people
+from p2net.people.heatmaps import render_heatmaps
 from p2net.people.person import draw_figure, transform
 from p2net.people.skeleton import SKELETONS, example_pose, load_skeleton
-from p2net.runs.config import DataConfig, make_config
+from p2net.runs.config import DataConfig, EvaluationConfig, make_config
 from p2net.runs.data import load_people, pack_people
-from p2net.runs.evaluating import Predictions, average_precision, file_results, results_of
+from p2net.runs.evaluating import Predictions, average_precision, file_results, measure_boxes, results_of
 
 COCO = SKELETONS['coco17']
 LONGEST = 60.                                           # seconds an example may take: it takes about a hundredth of that, training a fortieth
 LINE = 1000                                             # characters of the line that a user is shown
 QUICK = ('policy=identity', 'data.input_size=[64,48]', 'network.trunk=8', 'network.width=8', 'training.steps=1', 'training.batch=2',
          'training.warmup_steps=0', 'training.validate_every=null')
+
+SEARCH = (*QUICK, 'search.steps=1', 'search.warmup_steps=1', 'search.batch=2', 'search.share=1.0', 'search.sub_policies=singles')
 
 
 # ---- a small valid folder, boxes on it, and a network trained on it
@@ -56,14 +60,14 @@ def make_folder(root):
             picture, name = rng.integers(60, 120, (*SIZE, 3)).astype(np.uint8), f'{id:012d}.{"jpg" if id == 1 else "png"}'
             data['images'].append(dict(id=id, file_name=name, height=SIZE[0], width=SIZE[1]))
             for height, x, y in people:
-                lines = example_pose(SKELETONS['people21'])*height + (x, y)
+                lines = (example_pose(SKELETONS['people21']) + rng.normal(0, .02, (21, 2)))*height + (x, y)
                 draw_figure(picture, lines, height)
                 low, high = lines.min(0).clip(0), np.minimum(lines.max(0), [SIZE[1] - 1, SIZE[0] - 1])
                 inside = ((lines[:17] >= 0) & (lines[:17] <= [SIZE[1] - 1, SIZE[0] - 1])).all(1)
                 v = rng.choice([0, 1, 2], 17, p=[.1, .2, .7])*inside
                 v[5] = 2
-                flat, size = np.c_[lines[:17].round(1)*(v[:, None] > 0), v].ravel().tolist(), {5: dict(area=1500.), 7: dict(area=9500.)}.get(n := n + 1, {})
-                data['annotations'].append(row(n, id, [*low, *(high - low)], flat, **size))       # medium and large ones, too
+                flat, size = np.c_[lines[:17].round(1)*(v[:, None] > 0), v].ravel().tolist(), dict(area=1100.) if (n := n + 1) == 6 else {}
+                data['annotations'].append(row(n, id, [*low, *(high - low)], flat, **size))       # one that COCO calls medium
             cv2.imwrite(str(root/'images'/split/name), picture)
         if split == 'val':
             data['annotations'] += [row(n + 1, 7, [2, 2, 20, 12], [0]*51, iscrowd=1), row(n + 2, 9, [50, 2, 24, 40], [0]*51)]
@@ -97,7 +101,8 @@ class Place:
         assert said.code == 0, said
         stop = command(['train', 'p2net', '--data', str(self.people), '--out', str(self.root/'runs'), '--seeds', '1', '--seconds', '0.001',
                         *sets(*QUICK, 'training.steps=3', 'training.checkpoint_every=1')], self.root/'cache')
-        assert stop.code == 0, stop
+        search = command(['search', '--data', str(self.people), '--out', str(self.root/'runs'), *sets(*SEARCH)], self.root/'cache')
+        assert stop.code == search.code == 0, (stop, search)
         return self.root/'runs'
 
     @property
@@ -167,7 +172,7 @@ def like(old):
         return near + [float(old)] if abs(old) < 1e300 else near
     if isinstance(old, str): return [old.upper(), old + ' ', [old], old[:-1], old.replace('_', ' '), 'x/' + old, 'images\\val\\' + old, 1]
     if isinstance(old, list): return [old[:-1], old + old, old[::-1], dict(enumerate(old)), [old], str(old), [str(v) for v in old], old[:1], [None]*len(old)]
-    return [list(old.items()), [old], list(old), str(old), {}]
+    return [[*map(list, old.items())], [old], list(old), str(old), {}]
 
 
 def values(old, raw=RAW):
@@ -687,6 +692,19 @@ def check_train(place, case):
             return worked_or_line(['train', 'p2net', '--data', folder, '--out', here/'runs', *sets(*QUICK)], here/'cache')
 
 
+EXPERIMENTS = ('search', 'mean-pose', 'untrained', 'box-quality', 'ladder', 'no-attention', 'lsp-test')
+
+
+def check_experiments(place, case):
+    "Other experiments on a changed folder."
+    name, people = case
+    with place.fresh() as here:
+        folder = people.make(place, here/'people')
+        if name in ('box-quality', 'ladder', 'lsp-test'): shutil.copytree(place.runs, here/'runs')
+        words = ['search'] if name == 'search' else ['train', name]
+        with unchanged(folder), limit(): return worked_or_line([*words, '--data', folder, '--out', here/'runs', *sets(*SEARCH)], here/'cache')
+
+
 def check_evaluate(place, case):
     "Trained weights on a changed folder, sometimes in the boxes of a changed file."
     boxes, people = case
@@ -760,21 +778,23 @@ def check_doctor(place, case):
 
 
 RUN = 'tiny/p2net-coco'
-RUN_FILES = [f'records/{RUN}/0/record.json', f'records/{RUN}/0/policy.json', f'records/{RUN}/0/history.csv', f'records/{RUN}/0/people.csv', f'records/{RUN}/1/record.json',
-             f'work/{RUN}/0/model.safetensors', f'work/{RUN}/1/state']
+READS = dict( # command -> how the names of the files begin that it reads
+             again=f'records/{RUN}/0/', resume=f'work/{RUN}/1/', evaluate=f'work/{RUN}/0/model', detected=f'work/{RUN}/0/model', predict=(f'work/{RUN}/0/model', f'records/{RUN}/0/record'),
+             card='records/tiny/search-coco/', search='records/tiny/search-coco/', searched='records/tiny/search-coco/0/policy')
 
 
 @st.composite
 def run_folders(draw, place):
     "Changed records, weights or checkpoints, and what is asked of them."
+    what = draw(st.sampled_from([*READS, 'resume']))
     files = sorted(str(p.relative_to(place.runs)) for p in place.runs.rglob('*') if p.is_file())
-    name = draw(st.sampled_from(files))
+    name = draw(st.sampled_from([f for f in files if f.startswith(READS[what])]))
     data, case = (place.runs/name).read_bytes(), Case('runs')
     if name.endswith('.json') and draw(st.booleans()): case.files[name], steps = draw(changed_tree(json.loads(data)))
     elif draw(st.integers(0, 5)) == 0: steps, case.acts = [], [('remove', name, None)]
     else: case.files[name], step = draw(change_of_bytes(data)); steps = [step]
     case.steps = [f'{name}: {s}' for s in steps]
-    return case, draw(st.sampled_from(['again', 'resume', 'evaluate', 'detected', 'predict']))
+    return case, what
 
 
 def check_runs(place, case):
@@ -787,7 +807,10 @@ def check_runs(place, case):
         words = dict(again=[*train, *sets(*QUICK)], resume=[*train, '--seeds', 1, *sets(*QUICK, 'training.steps=3', 'training.checkpoint_every=1')],
                      evaluate=['evaluate', weights, '--data', place.people, *sets(*QUICK)],
                      detected=['train', 'detected', '--data', place.people, '--out', runs, *sets(*QUICK, f"evaluation.boxes={here/'boxes.json'}")],
-                     predict=['predict', place.people/'images/val/000000000008.png', '--weights', weights, '--out', here/'poses'])[what]
+                     predict=['predict', place.people/'images/val/000000000008.png', '--weights', weights, '--out', here/'poses'],
+                     card=['card', runs/'records/tiny/search-coco/0', here/'card.png'],
+                     search=['search', '--data', place.people, '--out', runs, *sets(*SEARCH)],
+                     searched=['train', 'no-attention', '--data', place.people, '--out', runs, *sets(*QUICK, 'policy=searched')])[what]
         with unchanged(place.people), limit(): return worked_or_line(words, here/'cache')
 
 
@@ -896,6 +919,45 @@ def check_ap(place, case):
         return 'worked, AP equal'
 
 
+class Standing(nn.Module):
+    "A network that sees the example pose in every crop."
+    def __init__(self):
+        super().__init__()
+        joints = example_pose(COCO)*.86*64/1.25 + [23.5, 32]
+        self.maps = render_heatmaps(torch.from_numpy(joints)[None], torch.full((1, 17), 2), (64, 48), 1.)
+    def forward(self, x): return self.maps.expand(len(x), -1, -1, -1)
+
+
+@st.composite
+def boxes_and_truths(draw, place):
+    "A changed detection file on a changed validation file."
+    data, steps = draw(likely_tree(place.boxes, likely_change_of_boxes))
+    return Case('boxes', {'boxes.json': data}, steps=steps), draw(truths(place))
+
+
+def check_ap_in_boxes(place, case):
+    "The same in the boxes of a detection file, of a network that finds everybody about right."
+    boxes, people = case
+    with place.fresh() as here:
+        folder, file = people.make(place, here/'people'), boxes.make(place, here/'boxes')/'boxes.json'
+        with unchanged(folder, file.parent), limit(), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            measured = []
+            def measure():
+                found = find_people(folder)
+                pack = pack_people(found.val(detections=file), found.skeleton, data_of(folder), here/'cache', progress=False)
+                metrics, results = measure_boxes(Standing(), pack, EvaluationConfig(flip=False))
+                (here/'results.json').write_text(json.dumps(file_results(results, pack)), encoding='utf-8')     # all digits
+                measured.extend((metrics, pack.annotations))
+            if people_or_line(measure) == 'one line': return 'one line'
+            theirs = pycocotools(folder/VAL, here/'results.json', measured[1].category_id)
+            if theirs is None: return 'worked, pycocotools does not'
+            if outside(json.loads((folder/VAL).read_text(encoding='utf-8')), measured[1]): return 'worked, not to be compared'
+        ours = measured[0]
+        assert ours.keys() == theirs.keys() and all(abs(ours[k] - theirs[k]) < 5e-5 for k in theirs), f'ours {ours}, pycocotools {theirs}'
+        return 'worked, AP equal'
+
+
 # ---- how they are run
 
 CONFIG = dict(data=dict(input_size=[64, 48], source='here', padding=1.25, val_people=3), network=dict(trunk=8, width=8, depth=18), training=dict(steps=1, batch=2, lr=.001, schedule='cosine'),
@@ -915,13 +977,15 @@ def maybe(strategy): return st.one_of(st.none(), st.none(), strategy)
 
 
 PROPERTIES = {
-    'readers': Property(folders, check_readers, 120, .33),
+    'readers': Property(folders, check_readers, 100, .3),
     'parts': Property(folders, check_parts, 40, .1),
     'boxes': Property(lambda p: st.tuples(box_files(p), maybe(folders(p))), check_boxes, 60, .12),
-    'ap': Property(truths, check_ap, 100, .25),
+    'ap': Property(truths, check_ap, 80, .25),
+    'ap in boxes': Property(boxes_and_truths, check_ap_in_boxes, 20, .05),
     'doctor': Property(lambda p: st.tuples(maybe(box_files(p)), folders(p)), check_doctor, 40, .08),
     'train': Property(folders, check_train, 5, .02),
     'evaluate': Property(lambda p: st.tuples(maybe(box_files(p)), folders(p)), check_evaluate, 10, .025),
+    'experiments': Property(lambda p: st.tuples(st.sampled_from(EXPERIMENTS), folders(p)), check_experiments, 6, .02),
     'settings': Property(lambda p: changed_tree(CONFIG, 2, as_yaml, RAW_YAML), check_settings, 10, .02),
     'detected': Property(lambda p: st.tuples(box_files(p), maybe(folders(p))), check_detected, 4, .015),
     'predict': Property(lambda p: st.tuples(st.one_of(box_files(p), st.none()), folders(p), st.sampled_from([False, False, False, True])), check_predict, 10, .025),
