@@ -383,7 +383,8 @@ READABLE = [
          two_kinds, None, ['left out: 1 x annotation of another category']),
     good('category-0', 'a person category with id 0', SAME, category(0), None, [], 0),
     good('category-3', 'a person category with id 3', f'{SAME}; results are written with category 3', category(3), None, [], 3),
-    good('category-text', "category ids written as texts in the annotations ('1')", SAME, every(category_id='1'), every(category_id=1)),
+    good('category-text', "category ids written as texts in the annotations ('1')", f'{SAME}; noted', every(category_id='1'), every(category_id=1),
+         ['category_id and the id in categories of different types']),
     good('category-missing', 'annotations without category_id', 'they are taken as people, counted', drop('category_id'), every(category_id=1),
          ['category_id missing, taken as a person']),
     good('no-categories', 'a file without categories', 'all annotations are people, in COCO\'s order of the joints; said',
@@ -415,7 +416,8 @@ READABLE = [
     good('no-num_keypoints', 'annotations without num_keypoints', 'counted from the joints', drop('num_keypoints'), count_joints, ['num_keypoints missing, counted']),
     good('some-num_keypoints', 'some annotations without num_keypoints', 'counted from the joints', lambda d: d['annotations'][0].pop('num_keypoints') and None,
          count_joints, ['num_keypoints missing, counted']),
-    good('num_keypoints-text', "num_keypoints written as text", 'read as the number', as_texts('num_keypoints'), count_joints),
+    good('num_keypoints-text', "num_keypoints written as text", 'read as the number, noted', as_texts('num_keypoints'), count_joints,
+         ['numbers written as texts']),
     good('num_keypoints-0', 'num_keypoints 0 where joints are labelled', f'{SAME}: they are ignored; said', row(2, num_keypoints=0), None,
          ['num_keypoints that contradicts the joints'], fault='num_keypoints that contradicts'),
     good('num_keypoints-too-many', 'num_keypoints above 0 where no joint is labelled', f'{SAME}: they count as missed; said',
@@ -423,10 +425,10 @@ READABLE = [
          ['num_keypoints that contradicts the joints'], fault='num_keypoints that contradicts'),
     good('keypoints-nested', 'keypoints as a list (x, y, v) for each joint', 'taken in their order, counted', nested, flat, ['keypoints in a list for each joint']),
     good('keypoints-null', 'keypoints null in people without labels', f'{SAME}; the person is left out of training, counted', joints_of_nobody(None), zeros_of_nobody,
-         ['fewer than 1 labelled joints']),
-    good('keypoints-empty', 'keypoints [] in people without labels', SAME, joints_of_nobody([]), zeros_of_nobody, ['fewer than 1 labelled joints']),
+         ['no labelled joint']),
+    good('keypoints-empty', 'keypoints [] in people without labels', SAME, joints_of_nobody([]), zeros_of_nobody, ['no labelled joint']),
     good('keypoints-missing', 'a first annotation without keypoints', f'{SAME} ("17 sigmas for annotations of 0 joints" before)', joints_of_nobody(...), zeros_of_nobody,
-         ['fewer than 1 labelled joints']),
+         ['no labelled joint']),
     good('keypoints-texts', 'keypoints written as texts', 'read as the numbers, counted', as_texts('keypoints'), as_numbers('keypoints'), ['numbers written as texts']),
     good('joint-null', 'unlabelled joints written as null, null, 0', 'taken as not labelled, counted', unlabelled_as(None, None, 0), unlabelled_zero,
          ['joints that are no numbers, taken as not labelled']),
@@ -439,7 +441,7 @@ READABLE = [
     good('no-bbox', 'a person with joints and without a box', f'{SAME}: nobody looks for that person, who counts as missed; said', no_box_of(2), box_of_nothing,
          ['left out: 1 x no box'], fault='no box'),
     good('no-bbox-bystander', 'somebody without labelled joints and without a box', 'left out, counted; excuses no finding', no_box_of(-1), without_boxless,
-         ['left out: 1 x fewer than 1 labelled joints']),
+         ['left out: 1 x no labelled joint']),
     good('score-null', 'a score of null in the annotations', SAME, every(score=None)),
     good('score-text', "a score written as text", 'read as the number', every(score='0.9'), None, ['numbers written as texts']),
     good('no-height', 'images without height', 'taken from the photograph, counted', lambda d: [i.pop('height') for i in d['images']] and None, None,
@@ -483,7 +485,7 @@ def test_a_file_that_can_be_used(folder, tmp_path, how, repair, says, person, fa
 @situation('a clean file of COCO', f'{SAME}; crowds and people without labels are left out, counted, and nothing else is said')
 def test_a_clean_file(folder, tmp_path):
     assert check_numbers(folder, tmp_path) == ['val: 8 people; 2 rows left out', *(f'val: left out: 1 x {reason} (first: {file_of(folder)}: annotation {id})' for reason, id in
-                                               (('crowd', 900000000009), ('fewer than 1 labelled joints', 900000000010)))]
+                                               (('crowd', 900000000009), ('no labelled joint', 900000000010)))]
 
 
 # ---- annotation files that can't be used: one line
@@ -890,14 +892,15 @@ def test_folders_that_are_refused(folder, how, says):
 def test_a_split_that_is_missing(folder):
     file_of(folder).unlink()
     assert len(find_people(folder).train()) == 5
-    assert refused(folder) == f"{folder/'annotations'}: there is no person_keypoints_*val*.json"
+    assert refused(folder) == (f"{folder}: no annotation file has the word val or valid or validation or minival in its name; there is "
+                               'annotations/person_keypoints_train.json')
 
 
 @situation('a file in which nobody can be used', 'one line with the reasons and their counts', 'Annotation files')
 def test_nobody_is_left(folder):
     change(folder, every(bbox=[5, 5, 0, 9]))
     with pytest.raises(InputError) as told: load_people(settings(folder), progress=False, say=lambda line: None)
-    assert re.fullmatch(r'.*there is nobody left.*5 x box without width or height \(first: .*annotation 900000000001\).*', str(told.value)), told.value
+    assert re.fullmatch(r'.*there is nobody to train or to evaluate on; left out: 5 x box without width or height \(first: .*annotation 900000000001\).*', str(told.value)), told.value
 
 
 @situation('files with people who are left out or fields that are completed', 'the counts with their reasons on the console, and in the record under "data"', 'Checkpoints and records')
@@ -906,7 +909,7 @@ def test_what_was_left_out_stands_in_the_record(folder):
     change(folder, drop('iscrowd'), ['train'])
     people = load_people(settings(folder), progress=False, say=lambda line: None)
     data = people.describe()
-    assert data['val']['people'] == 7 and data['val']['left_out'] == {'box off the photograph': 1, 'crowd': 1, 'fewer than 1 labelled joints': 1}
+    assert data['val']['people'] == 7 and data['val']['left_out'] == {'box off the photograph': 1, 'crowd': 1, 'no labelled joint': 1}
     assert data['train']['people'] == 5 and data['train']['mended'] == {'iscrowd missing, taken as 0': 5} and 'left_out' not in data['train']
     json.dumps(data)
 
@@ -1186,7 +1189,7 @@ def own_skeleton(folder, joints, more):
 def test_a_skeleton_of_ones_own(folder, tmp_path, capsys, name):
     own_skeleton(folder, *OWN[name])
     assert check_numbers(folder, tmp_path, sigmas=OWN_SIGMAS)[1:] == [f'val: left out: 1 x {reason} (first: {file_of(folder)}: annotation {id})' for reason, id in
-                                                                      (('crowd', 900000000009), ('fewer than 1 labelled joints', 900000000010))]
+                                                                      (('crowd', 900000000009), ('no labelled joint', 900000000010))]
     assert find_people(folder).skeleton.flip_pairs == ((0, 1), (2, 3))
     code, lines = doctor(capsys, folder)
     assert code == 0 and lines == [f'{folder}: nothing found'], lines

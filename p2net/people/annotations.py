@@ -13,10 +13,10 @@ from ..errors import InputError, Tally, read_json
 
 # %% auto #0
 __all__ = ['AREA_OF_BOX', 'NUMBERS', 'number', 'whole', 'Annotations', 'collected', 'clean_images', 'add_image', 'key_of',
-           'positive', 'number_images', 'person_category', 'joint_names', 'is_person', 'Row', 'clean_box', 'clean_area',
-           'clean_crowd', 'clean_keypoints', 'clean_values', 'check_joints', 'clean_row', 'clean_head', 'image_of',
-           'clean_ids', 'clean_annotations', 'other_category', 'check_lists', 'check_boxes', 'looks_like_corners',
-           'read_annotations', 'truth_row', 'truth']
+           'positive', 'number_images', 'person_category', 'with_id', 'joint_names', 'is_person', 'Row', 'clean_box',
+           'clean_area', 'clean_crowd', 'clean_keypoints', 'clean_values', 'check_joints', 'clean_row', 'clean_head',
+           'image_of', 'clean_ids', 'clean_annotations', 'other_category', 'check_lists', 'check_boxes',
+           'looks_like_corners', 'joints_between_corners', 'read_annotations', 'truth_row', 'truth']
 
 # %% ../../nbs/people/48_annotations.ipynb #4721ac7c
 def number(value)->float|None: # None: it is no finite number
@@ -41,6 +41,7 @@ class Annotations:
     rows: list[dict] # of people: id, image_id, bbox (4,) or None, area, iscrowd, num_keypoints, keypoints (J, 3) or None, extra, score, head_size, where
     joints: tuple[str, ...] # names of the joints in the file's order; (): the file doesn't name them
     category_id: object # of the person category, as the file has it
+    other_categories: tuple = () # ids of the others
     left_out: Tally = field(default_factory=Tally) # annotations of other categories
     mended: Tally = field(default_factory=Tally) # what was completed or corrected
     reasons: dict[int, str] = field(default_factory=dict) # id of a row -> why it became no person (filled by read_coco)
@@ -115,20 +116,27 @@ def number_images(images:list[dict], keys:dict, mended:Tally)->tuple[dict[int, d
     return {ours[k]: dict(images[n], id=ours[k]) for k, n in keys.items()}, ours
 
 # %% ../../nbs/people/48_annotations.ipynb #b59334db
-def person_category(data:dict, path)->dict: # a row of `categories`
+def person_category(data:dict, path)->dict: # a row of `categories`, with an id
     "The category of people: the one with keypoints, by its name where several have them."
     rows = [c for c in data.get('categories') or [] if isinstance(c, dict)] if isinstance(data.get('categories'), (list, type(None))) else None
     if rows is None: raise InputError('is no list', 'list the category of people with the names of its keypoints', path, field='categories')
     named = [c for c in rows if str(c.get('name')).strip().casefold() in ('person', 'people', 'human')]
     with_joints = [c for c in rows if c.get('keypoints')]
     for choice in (with_joints, [c for c in with_joints if c in named], named if not with_joints else [], rows if not with_joints else []):
-        if len(choice) == 1: return choice[0]
+        if len(choice) == 1: return with_id(choice[0], data, path)
     if rows:
         told = ', '.join(f"{c.get('id')!r} {c.get('name')!r}" for c in with_joints or rows)
         raise InputError(f'hold several that may be people ({told})', "name one of them 'person'", path, field='categories')
-    used = {key_of(a.get('category_id')) if not isinstance(a.get('category_id'), (list, dict)) else None
-            for a in data['annotations'] if isinstance(a, dict) and a.get('keypoints')}
-    return dict(id=used.pop() if len(used) == 1 else 1, name='person')
+    return with_id(dict(name='person'), data, path)
+
+def with_id(category:dict, data:dict, path)->dict:
+    "A category, with the one id that the annotations use where it has none."
+    if category.get('id') is not None: return category
+    used = {key_of(a['category_id']) for a in data['annotations']
+            if isinstance(a, dict) and a.get('keypoints') and not isinstance(a.get('category_id'), (list, dict, type(None)))}
+    if len(used) > 1:
+        raise InputError('is missing', f"the annotations use {', '.join(sorted(map(repr, used)))}: give the id of people", path, f"category {category.get('name')!r}", 'id')
+    return category | dict(id=used.pop() if used else 1)
 
 def joint_names(category:dict, path)->tuple[str, ...]: # () where the file doesn't name them
     "Names of the joints in the file's order."
@@ -242,6 +250,7 @@ def clean_row(a:dict, # one row of `annotations`
         if not crowd: raise                            # nobody asks for the joints of a crowd
     labelled = 0 if keypoints is None else int((keypoints[:, 2] > 0).sum())
     told = whole(a.get('num_keypoints'))
+    if isinstance(a.get('num_keypoints'), str): row.note('numbers written as texts')
     if told is None: row.note('num_keypoints missing, counted')
     elif (told > 0) != (labelled > 0) and not crowd: row.note('num_keypoints that contradicts the joints, kept: AP ignores people in whom it is 0')
     score = row.number(a.get('score'), 'score')
@@ -296,11 +305,13 @@ def clean_annotations(data, # what a COCO keypoint file holds
                 left_out.add(other_category(a, listed), f'{path}: {where}')
                 continue
             if a.get('category_id') is None: row.note('category_id missing, taken as a person')
+            elif isinstance(a['category_id'], str) is not isinstance(category['id'], str): row.note('category_id and the id in categories of different types, matched')
             rows.append(clean_row(a, id, image_of(a, ours, texts, row), len(names) or None, row))
     if data['annotations'] and not rows and not refused:
         raise InputError(f"none of its {len(data['annotations'])} annotations has the id {category.get('id')!r} of category {category.get('name')!r}",
                          'give people this category_id', path)
-    return Annotations(str(path), images, rows, names, category.get('id', 1), left_out, mended)
+    others = tuple(key_of(c.get('id')) for c in data.get('categories') or [] if isinstance(c, dict) and c.get('id') != category['id'] and not isinstance(c.get('id'), (list, dict)))
+    return Annotations(str(path), images, rows, names, category.get('id', 1), others, left_out, mended)
 
 def other_category(a:dict, listed:set)->str:
     "Why an annotation isn't a person's: its category is another one, or none that the file lists."
@@ -337,6 +348,17 @@ def looks_like_corners(boxes:np.ndarray, # (n, 4)
     inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & (boxes[:, 2] <= w + 2) & (boxes[:, 3] <= h + 2)
     return bool(over.mean() > .5 and inside.all())
 
+def joints_between_corners(boxes:list, # x, y, w, h as read
+                           joints:list, # (n, 2) labelled ones of each
+                          )->bool:
+    "Whether most boxes enclose their joints tightly when they are read as two corners, and loosely as x, y, w, h."
+    larger = []
+    for (x, y, w, h), xy in zip(boxes, joints):
+        low, high = np.array([x, y]), np.array([w, h])
+        slack = .1*(high - low) + 2
+        if (high > low).all() and (xy >= low - slack).all() and (xy <= high + slack).all(): larger.append(w*h/((w - x)*(h - y)))
+    return len(boxes) > 2 and len(larger) >= .75*len(boxes) and bool(np.median(larger) > 1.3)
+
 def read_annotations(path,
                      faults:list|None=None, # as in `clean_annotations`
                     )->Annotations:
@@ -344,7 +366,11 @@ def read_annotations(path,
     found = clean_annotations(read_json(path), path, faults)
     rows = [r for r in found.rows if r['bbox'] is not None and not r['iscrowd']]
     size = lambda image: [image['height'] or np.nan, image['width'] or np.nan]
-    with collected(faults): check_boxes([r['bbox'] for r in rows], [size(found.images[r['image_id']]) for r in rows], path)
+    with collected(faults):
+        check_boxes([r['bbox'] for r in rows], [size(found.images[r['image_id']]) for r in rows], path)
+        labelled = [r for r in rows if r['keypoints'] is not None and (r['keypoints'][:, 2] > 0).sum() > 2]
+        if joints_between_corners([r['bbox'] for r in labelled], [r['keypoints'][r['keypoints'][:, 2] > 0, :2] for r in labelled]):
+            raise InputError('reads as x1, y1, x2, y2 in most rows', 'write x, y, width, height', path, field='bbox')
     return found
 
 # %% ../../nbs/people/48_annotations.ipynb #dd72c1dd

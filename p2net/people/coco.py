@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unicodedata import normalize
 from urllib.parse import unquote
 import numpy as np
 from ..errors import InputError, Tally, read_json
@@ -19,8 +20,8 @@ from .skeleton import COCO17, SKELETONS, Skeleton, convert
 # %% auto #0
 __all__ = ['clip_box', 'file_skeleton', 'read_joints', 'no_joints', 'person_from', 'spellings', 'find_photo', 'photo_of',
            'size_in', 'why_not', 'as_folders', 'read_coco', 'one_photo_each', 'Detections', 'read_detections',
-           'check_detections', 'check_detection', 'only_people', 'image_ids', 'load_detections', 'load_coco',
-           'file_hash', 'annotation_of', 'to_coco']
+           'check_detections', 'check_detection', 'only_people', 'image_ids', 'image_named', 'load_detections',
+           'overlap', 'check_corners', 'load_coco', 'file_hash', 'annotation_of', 'to_coco']
 
 # %% ../../nbs/people/50_coco.ipynb #d710830a
 def clip_box(bbox, # (..., 4) x, y, w, h
@@ -85,6 +86,7 @@ def spellings(name:str)->list[str]: # the name as it is first
     "A file name, and how else the same file may be called."
     plain = [name, name.replace('\\', '/')]
     plain += [unquote(n) for n in plain]
+    plain += [normalize(form, n) for form in ('NFC', 'NFD') for n in plain]   # an é is one sign or two
     def endings(n): stem, dot, ending = n.rpartition('.'); return [n, f'{stem}.{ending.lower()}', f'{stem}.{ending.upper()}'] if dot else [n]
     return list(dict.fromkeys(e for n in plain for e in endings(n)))
 
@@ -118,7 +120,7 @@ def size_in(image:dict, photo:Path, path, mended:Tally)->tuple[int, int]: # (h, 
 def why_not(row:dict, bbox:np.ndarray|None, visibility:np.ndarray, minimum_joints:int)->str|None:
     "Reason to leave out an annotation, or None."
     if row['iscrowd']: return 'crowd'
-    if (visibility > 0).sum() < minimum_joints: return f'fewer than {minimum_joints} labelled joints'
+    if (visibility > 0).sum() < minimum_joints: return 'no labelled joint' if minimum_joints == 1 else f'fewer than {minimum_joints} labelled joints'
     if bbox is None: return 'no box'
     if min(row['bbox'][2:]) <= 0: return 'box without width or height'
     return None if (bbox[2:] > 0).all() else 'box off the photograph'
@@ -203,8 +205,11 @@ def check_detection(a, row:Row)->dict:
                 bbox=clean_box(a['bbox'], row), score=row.number(a['score'], 'score'), where=row.where)
 
 # %% ../../nbs/people/50_coco.ipynb #cb6f7084
-def only_people(found:Detections, category_id=1, name:str='person')->list[dict]:
-    "Rows of the person category: `category_id`, its name, or none given; else 1, else 0."
+def only_people(found:Detections, category_id=1, name:str='person', others:tuple=())->list[dict]:
+    "Rows of the person category: `category_id`, its name, or none given; else 1, else 0. `others` are the file's further categories."
+    ids = {str(r['category_id']).strip() for r in found.rows}
+    if '0' in ids and len(ids) > 1 and '0' not in {str(key_of(i)) for i in (category_id, *others)}:
+        raise InputError(f"is 0 in some rows and {', '.join(sorted(ids - {'0'}))[:40]} in others", f'in COCO ids begin at 1; give people {category_id!r}', found.path, field='category_id')
     own = [r for r in found.rows if r['category_id'] is None or str(r['category_id']).strip() in (str(key_of(category_id)), name)]
     for other in (1, 0):
         if own: break
@@ -227,6 +232,11 @@ def image_ids(annotations:Annotations)->dict[str, int]: # text -> our id
     known |= {str(key_of(image['file_id'])).strip(): i for i, image in annotations.images.items()}
     return known
 
+def image_named(row:dict, known:dict[str, int])->int|None: # our id
+    "The image of a detection, by its id, its file name, or that without folder and ending."
+    name = str(row['image_id'] if row['image_id'] is not None else row['file_name']).strip().replace('\\', '/')
+    return next((known[n] for n in (name, Path(name).name, Path(name).stem) if n in known), None)
+
 def load_detections(detections, # JSON file: list of {image_id, category_id, bbox, score}
                     annotations, # the COCO file that has the images, or the Annotations read from it
                     image_folder, # where its file names start; several: tried in turn
@@ -237,8 +247,8 @@ def load_detections(detections, # JSON file: list of {image_id, category_id, bbo
     skeleton = SKELETONS[skeleton] if isinstance(skeleton, str) else skeleton
     found = read_detections(detections)
     if not isinstance(annotations, Annotations): annotations = read_annotations(annotations)
-    rows, known, folders = only_people(found, annotations.category_id), image_ids(annotations), as_folders(image_folder)
-    rows = [r | dict(image=known.get(str(r['image_id'] if r['image_id'] is not None else r['file_name']).strip())) for r in rows]
+    rows, known, folders = only_people(found, annotations.category_id, others=annotations.other_categories), image_ids(annotations), as_folders(image_folder)
+    rows = [r | dict(image=image_named(r, known)) for r in rows]
     if not any(r['image'] is not None for r in rows):
         raise InputError(f'none of its {len(rows)} boxes is on an image of {annotations.path}', 'give the detections of these images', found.path)
     rows = [r for r in rows if r['image'] is not None or found.drop(r, 'box on an image that is not in the annotations')]
@@ -247,6 +257,7 @@ def load_detections(detections, # JSON file: list of {image_id, category_id, bbo
         photo = photo_of(annotations.images[i], folders, annotations.path)
         photos[i] = photo, size_in(annotations.images[i], photo, annotations.path, found.mended)
     check_boxes([r['bbox'] for r in rows], [photos[r['image']][1] for r in rows], found.path)
+    check_corners(rows, annotations, found.path)
     people = []
     for r in rows:
         photo, size = photos[r['image']]
@@ -257,6 +268,27 @@ def load_detections(detections, # JSON file: list of {image_id, category_id, bbo
         else: people.append(Person(str(photo), bbox, *no_joints(skeleton), image_id=r['image'], area=float(bbox[2]*bbox[3]),
                                    person_id=int(r['where'].split()[1]) + 1, score=r['score'], photo_size=size))
     return People(people, found.left_out, found.mended, annotations)
+
+# %% ../../nbs/people/50_coco.ipynb #e4a80d60
+def overlap(boxes, others)->np.ndarray: # (n, m) in [0, 1]
+    "Intersection over union of boxes x, y, w, h."
+    a, b = (np.asarray(v, float).reshape(-1, 4) for v in (boxes, others))
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
+    both = np.clip(high - low, 0, None).prod(-1)
+    return both/np.maximum(a[:, None, 2:].prod(-1) + b[None, :, 2:].prod(-1) - both, 1e-9)
+
+def check_corners(rows:list[dict], # of a detection file, with our image ids
+                  annotations:Annotations, path)->None:
+    "Refuse boxes that lie far better on the annotated people when they are read as two corners."
+    people = {}
+    for r in annotations.rows:
+        if r['bbox'] is not None and not r['iscrowd']: people.setdefault(r['image_id'], []).append(r['bbox'])
+    rows = [r for r in rows if r['image'] in people and r['bbox'][2] > r['bbox'][0] and r['bbox'][3] > r['bbox'][1]]
+    if len(rows) < 3: return
+    def best(read): return np.mean([overlap(read(r['bbox']), people[r['image']]).max() for r in rows])
+    if best(lambda b: [b[0], b[1], b[2] - b[0], b[3] - b[1]]) > best(lambda b: b) + .3:
+        raise InputError('reads as x1, y1, x2, y2 in most rows', 'write x, y, width, height', path, field='bbox')
 
 # %% ../../nbs/people/50_coco.ipynb #e988863a
 def load_coco(annotations, # person_keypoints_*.json, or the Annotations read from it

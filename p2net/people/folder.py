@@ -18,7 +18,7 @@ from .person import People
 from .skeleton import SKELETONS, Skeleton, load_skeleton
 
 # %% auto #0
-__all__ = ['SPLITS', 'OTHER_FILES', 'HEADS', 'PeopleFolder', 'missing', 'split_of', 'coco_candidates', 'coco_files',
+__all__ = ['SPLITS', 'OTHER_FILES', 'HEADS', 'PeopleFolder', 'missing', 'split_of', 'coco_candidates', 'is_object', 'coco_files',
            'image_folders', 'coco_skeleton', 'hold_out', 'coco_folder', 'mpii_files', 'mpii_val', 'mpii_split',
            'mpii_folder', 'lsp_folder', 'find_people']
 
@@ -51,10 +51,15 @@ def coco_candidates(root:Path)->dict[Path, str]: # file -> the name that says it
     "Annotation files of a folder in COCO's layout."
     for files in ((root/'annotations').glob('person_keypoints_*.json'),
                   (f for f in (root/'annotations').glob('*.json') if not f.name.startswith(OTHER_FILES)),
-                  root.glob('person_keypoints_*.json'), root.glob('result.json')):
+                  root.glob('person_keypoints_*.json'), root.glob('result.json'),
+                  (f for f in root.glob('*.json') if (split_of(f.stem) or f.stem == 'annotations') and is_object(f))):
         if found := {f: f.stem for f in sorted(files) if not f.name.startswith('.')}: return found
     return {f: f.parent.name for f in sorted(root.glob('*/_annotations.coco.json'))} | {
         f: 'all' for f in sorted(root.glob('_annotations.coco.json'))}
+
+def is_object(file:Path)->bool:
+    "Whether a JSON file begins as COCO's do, with {; MPII's begin with [."
+    with open(file, 'rb') as f: return f.read(64).lstrip(b'\xef\xbb\xbf \t\r\n').startswith(b'{')
 
 def coco_files(root:Path)->dict[str, Path]: # 'train', 'val' -> file; one file for both where no name says a split
     "The annotation file of each split. InputError where two files claim one."
@@ -101,7 +106,9 @@ def coco_folder(root:Path)->PeopleFolder|None:
     first = read_annotations(files.get('val') or files['train'])
     skeleton = coco_skeleton(root, first)
     def part(split):
-        if split not in files: return partial(missing, f"{root/'annotations'}: there is no person_keypoints_*{split}*.json")
+        if split not in files:
+            there = ', '.join(f.relative_to(root).as_posix() for f in coco_candidates(root))
+            return partial(missing, f"{root}: no annotation file has the word {' or '.join(SPLITS[split])} in its name; there is {there}")
         folders, file = image_folders(root, files[split], split), files[split]
         if len(set(files.values())) < len(files): return partial(load_coco, hold_out(first, split), folders, skeleton)
         return partial(load_coco, first if file == files.get('val') else file, folders, skeleton)

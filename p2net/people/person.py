@@ -8,6 +8,7 @@ __all__ = ['SKIN', 'SHIRT', 'TROUSERS', 'FIGURE', 'Person', 'refuse', 'as_array'
            'draw_figure', 'example_person']
 
 # %% ../../nbs/people/20_person.ipynb #31c64b41
+from collections import Counter
 from dataclasses import dataclass
 import cv2
 import numpy as np
@@ -76,13 +77,17 @@ class People(list):
         self.annotations = annotations
 
     def first(self, most:int|None)->'People': # None: all
-        "At most this many of the people; the others are counted as left out."
+        "At most this many of the people, all those of as many photographs; the others are counted as left out."
         if most is None or len(self) <= most: return self
-        left_out = Tally(self.left_out)
-        left_out.add(f'beyond the first {most} that were asked for', f'{self[most].image}, person {self[most].person_id}',
-                     len(self) - most)
-        known = self.annotations and self.annotations.of_images([p.image_id for p in self[:most]])
-        return People(self[:most], left_out, self.mended, known)
+        kept, there = set(), Counter(p.image_id for p in self)
+        for image in there:                                              # in the order in which they come first
+            if kept and sum(there[i] for i in kept) + there[image] > most: break
+            kept.add(image)
+        some, left_out = [p for p in self if p.image_id in kept], Tally(self.left_out)
+        other = next(p for p in self if p.image_id not in kept) if len(some) < len(self) else None
+        if other: left_out.add(f'people of photographs beyond the first {len(kept)}, which have {len(some)} people; {most} were asked for',
+                               f'{other.image}, person {other.person_id}', len(self) - len(some))
+        return People(some, left_out, self.mended, self.annotations and self.annotations.of_images(kept))
 
 # %% ../../nbs/people/20_person.ipynb #46cc5c32
 def to_heatmap(points, # x, y in input pixels; numpy or torch, any shape

@@ -78,7 +78,9 @@ def people_folder(data:DataConfig,
 # %% ../../nbs/runs/30_data.ipynb #c4d461b7
 def pack_people(people:People, skeleton:Skeleton, data:DataConfig, cache:Path|None=None, progress:bool=True)->Pack:
     "People of a split as a pack, from the cache where it has them; with the annotations of its photographs."
-    if not people: raise InputError('there is nobody left' + (': ' + '; '.join(people.left_out.lines()) if people.left_out else ''), None, data.source)
+    if not people:
+        file = people.annotations.path if people.annotations else data.source
+        raise InputError('there is nobody to train or to evaluate on' + (f"; left out: {', '.join(people.left_out.lines())}" if people.left_out else ': it has no annotation of a person'), None, file)
     pack = build_pack(people, skeleton, data.input_size, cache=pack_folder(cache), reach=data.reach, padding=data.padding,
                       progress=progress)
     return replace(pack, annotations=people.annotations)

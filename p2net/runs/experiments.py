@@ -438,11 +438,11 @@ def detected_run(config:Config, people:RunPeople, place:Place)->dict:
     return dict(metrics=metrics, cost=cost, boxes=about_boxes(config.evaluation.boxes, pack, notes.get('left_out', {}) and notes['left_out'].counts()))
 
 def write_evaluation(results:list[dict], pack:Pack, config:Config, place:Place)->Path:
-    "What pycocotools needs to give our AP: results in the ids of the annotation file, and where the file was mended, the cleaned annotations."
+    "What pycocotools needs to give our AP: results in the ids of the annotation file, and the cleaned annotations of what was evaluated."
     folder = place.workshop(config)
     folder.mkdir(parents=True, exist_ok=True)
     name = f'person_keypoints_{Path(pack.annotations.path).stem.rpartition("_")[2]}_p2net'
-    if pack.annotations.mended: write_whole(folder/f'{name}_truth.json', json.dumps(file_truth(pack)))
+    write_whole(folder/f'{name}_truth.json', json.dumps(file_truth(pack)))
     return write_results(file_results(results, pack), folder/f'{name}_results.json')
 
 # %% ../../nbs/runs/70_experiments.ipynb #cf08fc08
