@@ -13,8 +13,8 @@ from .errors import InputError, explain
 from .runs.config import SCALES
 
 # %% auto #0
-__all__ = ['EXAMPLES', 'GOES_ON', 'people', 'run', 'evaluate', 'in_annotated_boxes', 'in_boxes', 'write_files', 'photographs',
-           'doctor', 'everything', 'speeds', 'card', 'whole', 'finite', 'seconds', 'common', 'kept', 'add_photographs',
+__all__ = ['EXAMPLES', 'GOES_ON', 'people', 'run', 'evaluate', 'in_annotated_boxes', 'in_boxes', 'photographs', 'doctor',
+           'everything', 'speeds', 'card', 'whole', 'finite', 'seconds', 'common', 'kept', 'add_photographs',
            'add_reports', 'make_parser', 'show_anything', 'reader_gone', 'end_with', 'main']
 
 # %% ../nbs/90_cli.ipynb #e6660969
@@ -56,7 +56,9 @@ def evaluate(args)->None:
     metrics, results, pack = (in_boxes if args.boxes else in_annotated_boxes)(
         args, config, lambda joints: make_network(config, joints, args.weights))
     for name, value in metrics.items(): print(f"{name} {value:.4f}")
-    if args.results: print(*write_files(results, pack, Path(args.results)), sep='\n')
+    if args.results:
+        from p2net.runs.evaluating import write_with_truth
+        print(f'{len(results)} results, and what they were measured on, in', *write_with_truth(results, pack, args.results))
 
 def in_annotated_boxes(args, config, make:Callable)->tuple: # metrics, results, pack
     "The held-out people as they are annotated."
@@ -80,19 +82,6 @@ def in_boxes(args, config, make:Callable)->tuple: # metrics, results, pack
     say_notes('boxes', len(found), notes_of(found, pack))
     return *measure_boxes(make(len(pack.skeleton)), pack, config.evaluation, config.training.sigma), pack
 
-def write_files(results:list[dict], pack, path:Path)->list[str]: # what was written, in words
-    "Results in the ids of the annotation file and, where that was mended, the cleaned annotations."
-    import json
-    from p2net.evaluation.average_precision import write_results
-    from p2net.runs.evaluating import file_results, file_truth
-    from p2net.runs.record import write_whole
-    said = [f'{len(results)} results in {write_results(file_results(results, pack), path)}']
-    if pack.annotations is not None and pack.annotations.mended:
-        clean = path.with_name(f'{path.stem}_truth.json')
-        write_whole(clean, json.dumps(file_truth(pack)))
-        said.append(f'cleaned annotations in {clean}')
-    return said
-
 # %% ../nbs/90_cli.ipynb #dbf2c837
 def photographs(args)->int: # 1 if a file couldn't be used
     "Find people in photographs: pictures with skeletons, and a list of joints."
@@ -107,12 +96,12 @@ def photographs(args)->int: # 1 if a file couldn't be used
                  if args.boxes == 'whole' else "a lower --threshold paints them, in poses.json they are all the same"))
     return int(failed > 0)
 
-def doctor(args)->int: # 1 if something was found
-    "Say what in a folder of photographs would give an AP of 0 or -1, or break training."
-    from p2net.doctor import examine
-    found = examine(args.folder, args.most)
+def doctor(args)->int: # 1 if there is a fault, 0 if there are at most notes
+    "Say what in a folder of photographs would stop training or make its numbers wrong."
+    from p2net.doctor import examine, exit_code
+    found = examine(args.folder, args.most, args.boxes, not args.quiet)
     print(*(found or [f"{args.folder}: nothing found"]), sep='\n')
-    return int(bool(found))
+    return exit_code(found)
 
 # %% ../nbs/90_cli.ipynb #9d3bd0ce
 def everything(args)->None:
@@ -152,7 +141,7 @@ EXAMPLES = {
     'predict': "p2net predict photo.jpg\n  p2net predict holiday/ --boxes boxes.json --out poses\n  p2net predict "
                "walk.mp4 "
                "--weights runs/work/tiny/p2net/0/model.safetensors",
-    'doctor': "p2net doctor my-people\n  p2net doctor ../coco --most 500",
+    'doctor': "p2net doctor my-people\n  p2net doctor ../coco --most 500\n  p2net doctor ../coco --boxes detections.json",
     'bench': "p2net bench\n  p2net bench --seed 1\n  p2net bench --records runs/records --repeats 5",
     'reproduce': "p2net reproduce\n  p2net reproduce --experiments all --seeds 0 1 2\n"
                  "  p2net reproduce --data ../lspet\n  p2net reproduce --scale small --cluster slurm "
@@ -209,7 +198,8 @@ def add_photographs(add:Callable)->None: # add(name, function) -> parser of that
     p.add_argument('--out', default='poses', help='folder of the pictures and of poses.json')
     p.add_argument('--threshold', type=finite, default=.2, help='joints of a lower score are not painted')
     p = add('doctor', doctor); p.add_argument('folder', help="of photographs: COCO's layout, MPII's or LSP's")
-    p.add_argument('--most', type=whole(1), help='open at most this many photographs of each part; left out: all')
+    p.add_argument('--boxes', metavar='FILE', help="JSON of a detector's boxes on the validation images, to be examined as well")
+    p.add_argument('--most', type=whole(1), help='open at most this many photographs of each split; left out: all')
 
 # %% ../nbs/90_cli.ipynb #ba488ed1
 def add_reports(add:Callable)->None: # add(name, function) -> parser of that sub-command

@@ -5,6 +5,7 @@
 # %% ../../nbs/runs/40_evaluating.ipynb #251c48c0
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..da2.controls import IdentityPolicy
-from ..evaluation.average_precision import box_ap, box_results, coco_results, keypoint_ap, matches, oks
+from ..evaluation.average_precision import box_ap, box_results, coco_results, keypoint_ap, matches, oks, write_results
 from ..evaluation.decoding import decode, filter_sigma, flip_average, heatmaps_of, person_score
 from ..evaluation.pck import counted_joints, pck_table, pckh_table, scaled_error, torso_size
 from ..evaluation.errors import breakdown, error_kinds
@@ -29,12 +30,14 @@ from ..people.person import Person, box_to_frame, compose, invert, transform
 from ..people.skeleton import SKELETONS, Skeleton
 from .config import EvaluationConfig
 from .data import crop_people
+from .record import write_whole
 
 # %% auto #0
 __all__ = ['COCO17', 'BOX_LEVELS', 'BREAKDOWN', 'Predictions', 'to_image', 'crops', 'predict', 'judged', 'coco_columns', 'torsos',
            'coco_people', 'ground_truth', 'judged_joints', 'average_precision', 'measure', 'near_enough', 'by_person',
            'worse_boxes', 'with_boxes', 'box_quality', 'climbed', 'results_of', 'frame_area', 'suppressed', 'ladder',
-           'about_boxes', 'measure_boxes', 'file_results', 'file_truth', 'taken_apart', 'write_examples']
+           'about_boxes', 'measure_boxes', 'file_results', 'file_truth', 'write_with_truth', 'taken_apart',
+           'write_examples']
 
 # %% ../../nbs/runs/40_evaluating.ipynb #4d73c9ab
 @dataclass
@@ -313,6 +316,17 @@ def file_truth(pack:Pack)->dict: # 'images', 'annotations', 'categories'
     category = dict(id=found.category_id, name='person', keypoints=list(judged(pack.skeleton).joints))
     return dict(images=images, categories=[category],
                 annotations=[{**a, 'image_id': theirs[a['image_id']], 'category_id': found.category_id} for a in clean['annotations']])
+
+def write_with_truth(results:list[dict], # with our image ids
+                     pack:Pack,
+                     path, # of the results, .json
+                    )->list[Path]: # the results, and beside them NAME_truth.json where there is an annotation file
+    "Results as COCO's server takes them, and the annotations that they were measured on."
+    files, path = [write_results(file_results(results, pack), path)], Path(path)
+    if pack.annotations is not None:
+        files.append(path.with_name(f'{path.stem}_truth.json'))
+        write_whole(files[-1], json.dumps(file_truth(pack)))
+    return files
 
 # %% ../../nbs/runs/40_evaluating.ipynb #6c3c7edb
 BREAKDOWN = 'breakdown.csv'

@@ -17,7 +17,6 @@ from torch import nn
 from ..errors import InputError
 from ..da2.controls import FrozenPolicy, HandMade, IdentityPolicy, RandAugment, RandomPolicy, TrivialAugment, UpTo
 from ..da2.policy import Policy
-from ..evaluation.average_precision import write_results
 from ..evaluation.bootstrap import PEOPLE, people_file
 from ..evaluation.cost import count
 from ..evaluation.pck import mean_pose, place_pose
@@ -26,9 +25,8 @@ from ..people.pack import Pack
 from ..people.person import transform
 from .config import Config, make_config, merge, parse_override, read_settings
 from .data import RunPeople, load_people, notes_of, pack_people, people_folder, say_notes
-from .evaluating import (BREAKDOWN, Predictions, about_boxes, box_quality, by_person, coco_columns, file_results, file_truth, ladder,
-                                     measure,
-                                     measure_boxes, predict, results_of, taken_apart, to_image, write_examples)
+from .evaluating import (BREAKDOWN, Predictions, about_boxes, box_quality, by_person, coco_columns, ladder, measure,
+                                     measure_boxes, predict, results_of, taken_apart, to_image, write_examples, write_with_truth)
 from .others import STICKS, answered, check_others, other_people, seen, write_sticks
 from .processes import is_main, process
 from .record import (environment, make_record, peak_memory_mib, read_record, read_rows, record_folder,
@@ -437,13 +435,11 @@ def detected_run(config:Config, people:RunPeople, place:Place)->dict:
     cost = dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start)
     return dict(metrics=metrics, cost=cost, boxes=about_boxes(config.evaluation.boxes, pack, notes.get('left_out', {}) and notes['left_out'].counts()))
 
-def write_evaluation(results:list[dict], pack:Pack, config:Config, place:Place)->Path:
-    "What pycocotools needs to give our AP: results in the ids of the annotation file, and the cleaned annotations of what was evaluated."
+def write_evaluation(results:list[dict], pack:Pack, config:Config, place:Place)->list[Path]:
+    "What pycocotools needs to give our AP, in the work folder of the run, named as COCO's server wants it."
     folder = place.workshop(config)
     folder.mkdir(parents=True, exist_ok=True)
-    name = f'person_keypoints_{Path(pack.annotations.path).stem.rpartition("_")[2]}_p2net'
-    write_whole(folder/f'{name}_truth.json', json.dumps(file_truth(pack)))
-    return write_results(file_results(results, pack), folder/f'{name}_results.json')
+    return write_with_truth(results, pack, folder/f'person_keypoints_{Path(pack.annotations.path).stem.rpartition("_")[2]}_p2net_results.json')
 
 # %% ../../nbs/runs/70_experiments.ipynb #cf08fc08
 def others_run(config:Config, people:RunPeople, place:Place)->dict:
