@@ -660,6 +660,7 @@ def examine(folder, # of photographs, in any layout that `find_people` knows
     "What would stop training on these people or make its numbers wrong. InputError if there is no such folder."
     root = Path(folder)
     if not root.is_dir(): raise InputError('there is no such folder', file=folder)
+    if most is not None and most < 1: raise InputError(f'is {most}', 'open at least one photograph of each split', field='most')
     report = Report(root)
     try:
         coco, other = recognised(root)

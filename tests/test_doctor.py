@@ -454,6 +454,7 @@ def test_clean_people_are_passed_in_silence(people, tmp_path):
 def test_folders_without_people(tmp_path):
     assert faults(tmp_path) == ['layout'] and 'no people found' in str(examine(tmp_path)[0])
     with pytest.raises(InputError, match='there is no such folder'): examine(tmp_path/'nowhere')
+    with pytest.raises(InputError, match='most is -1; open at least one'): examine(tmp_path, most=-1)
 
 
 @pytest.mark.parametrize('name', ['coco-people', 'lspet', 'lsp'])
