@@ -151,6 +151,7 @@ class Elements:
 
     def cast(self, numbers:np.ndarray, dtype, at:int)->np.ndarray:
         "Numbers in another type, which must be able to hold them."
+        if np.can_cast(numbers.dtype, dtype): return numbers.astype(dtype)
         with np.errstate(all='ignore'): found = numbers.astype(dtype)
         if found.dtype.kind in 'iu' and (found != numbers).any():
             raise Damaged(f'the numbers before byte {at} are none of type {found.dtype}')
