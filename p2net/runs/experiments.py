@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np, torch
-from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import InputError
@@ -23,6 +22,7 @@ from ..evaluation.pck import mean_pose, place_pose
 from ..people.folder import find_people
 from ..people.pack import Pack
 from ..people.person import transform
+from .checkpoints import save_weights
 from .config import Config, make_config, merge, parse_override, read_settings
 from .data import RunPeople, load_people, notes_of, pack_people, people_folder, say_notes
 from .evaluating import (BREAKDOWN, Predictions, about_boxes, box_quality, by_person, coco_columns, ladder, measure,
@@ -40,9 +40,9 @@ from .training import Trainer, make_network
 __all__ = ['RIVALS', 'TABLES', 'ABLATIONS', 'OTHERS', 'ON_REQUEST', 'SHIFTED', 'SHIFTS', 'WAYS', 'PLANTED', 'BOUGHT', 'CONTROLS',
            'EXPERIMENTS', 'APART', 'MAIN', 'KINDS', 'Experiment', 'Way', 'in_order', 'folder_suffix', 'base_name',
            'experiment_config', 'without_idle', 'searched_policy', 'policy_of', 'Place', 'size_of', 'measured',
-           'headline', 'search_run', 'under_shift', 'train_run', 'file_sha', 'start_file', 'begin', 'floor_run',
-           'mean_pose_predictions', 'trained_weights', 'boxes_run', 'ladder_run', 'boxes_of', 'detected_run',
-           'write_evaluation', 'others_run', 'check_needs', 'holds_result', 'run_experiment']
+           'headline', 'longer', 'search_run', 'under_shift', 'train_run', 'file_sha', 'start_file', 'begin',
+           'floor_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run', 'ladder_run', 'boxes_of',
+           'detected_run', 'write_evaluation', 'others_run', 'check_needs', 'holds_result', 'run_experiment']
 
 # %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
@@ -284,11 +284,15 @@ def headline(metrics:dict)->dict: # without the columns per joint
     return {k: v for k, v in metrics.items() if '/' not in k}
 
 # %% ../../nbs/runs/70_experiments.ipynb #62710343
+def longer(run)->dict: # 'resumed': from_steps, at_step of each time; {}: never
+    "Whether a Trainer or Searcher was made longer on the way: its learning rate followed a shorter curve before."
+    return dict(resumed=run.resumed) if run.resumed else {}
+
 def search_run(config:Config, people:RunPeople, place:Place)->dict|None: # parts of the record; None: stopped before the end
     "Search a policy; policy.json, policy.csv and history.csv go beside the record."
     warm_ups = place.work/config.scale/'warm-ups' if config.experiment.startswith('planted-') else None
     searcher = Searcher(config, people.train, place.workshop(config), warm_ups, progress=place.progress)
-    searcher.resume()
+    searcher.resume(place.restart)
     if not searcher.run(seconds=place.seconds): return None
     if not is_main(): return dict(metrics={}, cost={})
     folder = place.folder(config)
@@ -299,7 +303,7 @@ def search_run(config:Config, people:RunPeople, place:Place)->dict|None: # parts
     (searcher.work/'search.pt').unlink(missing_ok=True)
     cost = dict(steps=s.warmup_steps + s.steps, **size_of(searcher.model, config), wall_s=searcher.seconds,
                 warmup_s=searcher.warmup_seconds,
-                people_per_s=(s.warmup_steps + s.steps)*s.batch/searcher.seconds)
+                people_per_s=(s.warmup_steps + s.steps)*s.batch/searcher.seconds, **longer(searcher))
     return dict(metrics=searcher.metrics(), cost=cost)
 
 # %% ../../nbs/runs/70_experiments.ipynb #c3a3fe9e
@@ -318,7 +322,7 @@ def train_run(config:Config, people:RunPeople, place:Place)->dict|None:
     start = begin(model, config, place)
     trainer = Trainer(config, model, people.train, policy, work, progress=place.progress)
     trainer.validate = lambda model: headline(measured(model, config, people, trainer.device, flip=False)[0])
-    trainer.resume()
+    trainer.resume(place.restart)
     if not trainer.fit(seconds=place.seconds): return None
     if not is_main(): return dict(metrics={}, cost={})
     model = trainer.unwrapped()
@@ -332,13 +336,13 @@ def train_run(config:Config, people:RunPeople, place:Place)->dict|None:
     work.mkdir(parents=True, exist_ok=True)
     if config.data.source != 'rendered' and people.val.annotations is not None and coco_columns(people.skeleton):
         write_evaluation(results_of(people.val, found), people.val, config, place)
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, work/'model.safetensors')
+    save_weights(work/'model.safetensors', model)
     shutil.rmtree(trainer.checkpoint(), ignore_errors=True)  # three times the weights, of no use to a run that is done
     if config.experiment == 'p2net' and config.seed == 0 and config.data.source == 'rendered':
         write_examples(folder/'examples.npz', people.val, found)
     if config.data.source != 'rendered': write_sticks(folder/STICKS, people.val, found)
     cost = dict(steps=trainer.step_done, **size_of(model, config), wall_s=trainer.seconds,
-                people_per_s=trainer.step_done*config.training.batch/trainer.seconds)
+                people_per_s=trainer.step_done*config.training.batch/trainer.seconds, **longer(trainer))
     policy = dict(kind=config.policy, sha256=file_sha(folder/'policy.json'))
     return dict(metrics=metrics, cost=cost, policy=policy, **start)
 
