@@ -363,6 +363,17 @@ def test_pictures_appear_when_they_are_whole(album, monkeypatch):
     assert sorted(p.name for p in Path('poses').iterdir()) == ['1.jpg', 'poses.json'] and len(json.loads(Path('poses/poses.json').read_text())) >= 3
 
 
+def test_a_disk_that_fills_up_leaves_no_half_picture(album, monkeypatch):
+    def save(self, place, to=Image.Image.save, **how):
+        to(self, place, **how)
+        if '1.jpg' in str(place):
+            with open(place, 'r+b') as file: file.truncate(50)
+            raise OSError(28, 'No space left on device', str(place))
+    monkeypatch.setattr(Image.Image, 'save', save)
+    rows, failed, said = predicted(['album'])
+    assert failed == 1 and 'No space left' in said[0] and sorted(p.name for p in Path('poses').iterdir()) == ['2.jpg', 'poses.json']
+
+
 # ---- files of boxes
 
 BOX = [20., 15, 100, 160]
