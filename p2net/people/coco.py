@@ -196,7 +196,7 @@ def check_detection(a, row:Row)->dict:
     "One row of a detector."
     if not isinstance(a, dict): raise InputError(f'is {a!r:.40}, expected {{image_id, category_id, bbox, score}}', None, row.path, row.where)
     for name in ('bbox', 'score'):
-        if a.get(name) is None: row.refuse(name, 'is missing', 'every row needs image_id, category_id, bbox and score')
+        if a.get(name) is None or a[name] == []: row.refuse(name, 'is missing', 'every row needs image_id, category_id, bbox and score')
     image_id, name = a.get('image_id'), a.get('file_name')
     if image_id is None and not isinstance(name, str): row.refuse('image_id', 'is missing', 'every row needs image_id, category_id, bbox and score')
     if isinstance(image_id, (list, dict, bool)): row.refuse('image_id', f'is {image_id!r:.40}', "write the image's id, one number")

@@ -106,8 +106,8 @@ def png_header(data, path)->tuple[Header, bool]: # and whether the file holds th
 
 # %% ../../nbs/people/25_photographs.ipynb #34ec196b
 FORMATS = ('JPEG', 'PNG', 'TIFF', 'WEBP', 'GIF', 'BMP', 'DIB', 'PPM', 'JPEG2000', 'AVIF', 'PCX', 'SGI')
-# What Pillow and OpenCV raise for broken files. Of 300,000 files with changed, cut or inserted bytes came
-# OSError, SyntaxError, ValueError, RuntimeError; the others are those that Pillow itself catches, or that its code names
+# What Pillow and OpenCV raise for broken files: OSError, SyntaxError, ValueError and RuntimeError were met with files whose
+# bytes were changed, cut or inserted; the others are those that Pillow itself catches, or that its code names
 FAULTS = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, LookupError, ArithmeticError, EOFError, struct.error,
           zlib.error, Image.DecompressionBombError, cv2.error)
 _pillow, _opencv = threading.Lock(), threading.Lock()
