@@ -250,6 +250,7 @@ REFUSED = [ # what is in the file; its one line, after the name of the file
     case('schema', 'a policy file of a later version', 'the versions', written(PAIR, schema=3), 'schema 3 is unknown; this version reads schema 1'),
     case('setting', 'a control with a setting that it has not', 'the settings that it has', dict(kind='randaugment', settings=dict(M=9)),
          "settings 'M' is unknown; there are N, m"),
+    case('whole', 'a setting of 2.5 that must be whole', 'the setting', dict(kind='randaugment', settings=dict(N=2.5)), 'settings.N must be a whole number, got 2.5'),
     case('other', 'another JSON file in place of the policy', 'that it is none', dict(images=[], annotations=[]), "this is no policy: it has neither 'kind' nor 'sub_policies'")]
 
 

@@ -288,7 +288,7 @@ JUNK = st.one_of(st.sampled_from([None, True, False, 0, 1, -1, 2, 10, 11, .5, -0
                                   'nan', 'inf', '1e999', 'rotate', 'Rotate', 'Flip', 'cutout', 'policy', 'frozen', 'randaugment', [], {}, [[]],
                                   [[[]]], {'name': 'rotate'}, ['rotate'], ['rotate', 'rotate'], [.5], [.5, .5], [1, 1], [[.5]]]),
                  st.floats(), st.integers(-20, 20), st.text(max_size=5), *[st.floats(0, 1)]*3,
-                 st.sampled_from([*OPERATIONS, *PUBLISHED]))
+                 st.sampled_from([*OPERATIONS, *PUBLISHED])).map(copy.deepcopy)    # a list that is drawn twice must not be one list
 
 
 @st.composite
@@ -338,6 +338,15 @@ def test_changed_file_is_read_or_refused_in_one_line(tmp_path_factory, raw, name
     file.write_bytes(raw)
     read_or_refused(file)
     assert file.read_bytes() == raw
+
+
+@pytest.mark.parametrize('text', ['[[["Rotate", 0.5, 0.5]]', 'found = [[["Rotate", 0.5, 0.5]]]\0', '('*3000, 'a = ' + '-'*100_000 + '1', '[[[5, 0.5, 0.5]]]',
+                                  '[["Rotate", 0.5, 0.5]]', '[]', '', '5', 'null', '{"sub_policies": [[]]}', '[' * 100_000])
+def test_text_that_is_no_policy_is_one_line(text, tmp_path):
+    (file := tmp_path/'policy.py').write_text(text, encoding='utf-8')
+    assert not read_or_refused(file)
+    (file := tmp_path/'policy.json').write_text(text, encoding='utf-8')
+    assert not read_or_refused(file)
 
 
 def test_valid_sources_work():
