@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 import numpy as np
 from ..errors import InputError, Tally, read_json
 

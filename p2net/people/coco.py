@@ -11,7 +11,7 @@ from unicodedata import normalize
 from urllib.parse import unquote
 import numpy as np
 from ..errors import InputError, Tally, read_json
-from .annotations import (AREA_OF_BOX, Annotations, Row, check_boxes, clean_box, key_of, number,
+from .annotations import (AREA_OF_BOX, Annotations, Row, check_boxes, clean_box, key_of,
                                       read_annotations)
 from .person import People, Person
 from .photographs import photo_size

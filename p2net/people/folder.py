@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from ..errors import InputError, Tally
+from ..errors import InputError
 from .annotations import Annotations, read_annotations
 from .coco import load_coco
 from .lsp import load_lsp, load_lspet, read_joints_mat

@@ -22,7 +22,7 @@ from ..evaluation.errors import breakdown, error_kinds
 from ..evaluation.ladder import LADDER, climb, timed
 from ..evaluation.nms import oks_nms
 from ..errors import InputError
-from ..people.annotations import Annotations, truth, truth_row
+from ..people.annotations import truth, truth_row
 from ..people.coco import file_hash, to_coco
 from ..people.heatmaps import default_sigma
 from ..people.pack import Pack
