@@ -131,7 +131,7 @@ def mpii_val(file:Path, images:Path, heads:Path|None)->People:
     "People of a JSON file with their heads measured, where there is a file of heads for them."
     people = load_mpii(file, images)
     validation = load_mpii_validation(heads) if heads else None
-    theirs = validation is not None and (validation.images is not None or len(validation) == len(people))
+    theirs = validation is not None and (validation.images is not None or len(validation) == len(people) + people.left_out.total)
     return People(with_head_sizes(people, validation), people.left_out, people.mended) if theirs else people
 
 def mpii_split(mat:Path, images:Path, heads:Path|None, split:str)->People:
