@@ -442,6 +442,8 @@ def test_clean_people_are_passed_in_silence(people, tmp_path):
     assert examine(people) == []
     shutil.copytree(people, tmp_path/'deep'/'archive'/'inner')
     assert examine(tmp_path/'deep'/'archive') == []                      # one folder in a folder, as in archives
+    change(tmp_path/'deep'/'archive'/'inner', row(area=9e4))
+    assert [(f.fault, f.file) for f in examine(tmp_path/'deep'/'archive')] == [('area-large', 'inner/annotations/person_keypoints_train.json')]
     cvat = people/'annotations'
     file_of(people, 'val').unlink()
     file_of(people).rename(cvat/'person_keypoints_default.json')
