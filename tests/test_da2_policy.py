@@ -239,6 +239,7 @@ REFUSED = [ # what is in the file; its one line, after the name of the file
     case('lengths', 'two operations with one probability', 'the sub-policy and how many are wanted',
          written(PAIR | dict(p=[.5])), 'sub-policy 0: p must be a list of 2 numbers, one for each operation, got 1 of them'),
     case('nan', 'NaN in a policy', 'the sub-policy and the field', written(PAIR | dict(pi=1, m=[math.nan, .5])), 'sub-policy 0: m must lie between 0 and 1, got nan'),
+    case('long', 'a logit of 400 digits', 'that it disagrees with the probability', edited(logits=dict(pi=0., p=[10**400, 0.], m=[0., 0.])), 'sub-policy 1: p is 0.'),
     case('null', 'null for a probability', 'the sub-policy and the field', written(PAIR | dict(pi=1, p=[None, .5])), 'sub-policy 0: p must be a number, got None'),
     case('negative', 'a negative probability', 'the sub-policy and the field', written(PAIR | dict(pi=1, p=[-.5, .5])), 'sub-policy 0: p must lie between 0 and 1, got -0.5'),
     case('row', 'a sub-policy that is no object', 'which', written(PAIR, 'rotate'), "sub-policy 1: must be an object with operations, pi, p and m, got 'rotate'"),
@@ -251,6 +252,7 @@ REFUSED = [ # what is in the file; its one line, after the name of the file
     case('setting', 'a control with a setting that it has not', 'the settings that it has', dict(kind='randaugment', settings=dict(M=9)),
          "settings 'M' is unknown; there are N, m"),
     case('whole', 'a setting of 2.5 that must be whole', 'the setting', dict(kind='randaugment', settings=dict(N=2.5)), 'settings.N must be a whole number, got 2.5'),
+    case('large', 'a setting of 400 digits', 'the setting', dict(kind='randaugment', settings=dict(N=10**400)), 'settings.N must be a whole number, got 1000000000000'),
     case('other', 'another JSON file in place of the policy', 'that it is none', dict(images=[], annotations=[]), "this is no policy: it has neither 'kind' nor 'sub_policies'")]
 
 

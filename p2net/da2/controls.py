@@ -119,7 +119,7 @@ def control_of(file:PolicyFile, cls:type)->Control: # of class `cls`
             file.refuse(f"{name!r:.40} is unknown; there are {', '.join(takes) or 'none'}", 'correct or remove it', field='settings')
         kind = takes[name].annotation
         if kind is bool and not isinstance(value, bool): file.refuse(f'must be true or false, got {in_brief(value)}', field=field)
-        if kind is int and (isinstance(value, bool) or not isinstance(value, int)):
+        if kind is int and (isinstance(value, bool) or not isinstance(value, int) or abs(value) > 1e6):
             file.refuse(f'must be a whole number, got {in_brief(value)}', field=field)
         if kind is float: settings = settings | {name: file.number(value, None, field, -1e6, 1e6)}
     try: return cls(**settings)

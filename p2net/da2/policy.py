@@ -410,6 +410,7 @@ class PolicyFile:
         if isinstance(value, str):
             try: number = float(value)
             except ValueError: pass
+        if isinstance(number, int) and abs(number) > 1e300: number = math.inf if number > 0 else -math.inf # as JSON reads 1e999
         if isinstance(number, bool) or not isinstance(number, Real):
             self.refuse(f'must be a number, got {in_brief(value)}', row=row, field=field)
         if not low <= number <= high:
