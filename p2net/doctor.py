@@ -502,7 +502,7 @@ def check_others(split:Split, most:int|None, hashes:dict, report:Report)->None: 
     for image in split.annotations.images.values():
         try: path = str(photo_of(image, split.folders, split.annotations.path).absolute())
         except InputError as error:
-            if image['id'] not in asked: report.refused(error, split.file, 'image-unused')
+            if image['id'] not in asked: report.add('image-unused', split.file, f'{error.row}: {error.field} {error.problem}')
             continue
         if path not in theirs: others.append((image, path))
     for image, path in evenly(others, most):
@@ -586,15 +586,15 @@ def coco_splits(root:Path, report:Report)->Iterator[Split]:
     first = next((read[files[s]] for s in ('val', 'train') if files.get(s) in read), None)
     if first is None: return
     skeleton = skeleton_of(root, first, report)
-    for file, cleaned in read.items():
-        check_rows(cleaned, report)
-        for reasons, known in ((cleaned.left_out, LEFT_OUT), (cleaned.mended, MENDED)): report.tally(reasons, known, file)
+    for file, annotations in read.items():
+        check_rows(annotations, report)
+        for reasons, known in ((annotations.left_out, LEFT_OUT), (annotations.mended, MENDED)): report.tally(reasons, known, file)
     for split in (s for s in SPLITS if files.get(s) in read):
         yield from coco_split(root, split, files, read[files[split]], skeleton, report)
 
 def coco_split(root:Path, split:str, files:dict, annotations:Annotations, skeleton:Skeleton, report:Report)->Iterator[Split]: # one, or none
     "A split of a folder in COCO's layout."
-    file = files[split]
+    file, known = files[split], (Tally(annotations.left_out), Tally(annotations.mended))
     if len(set(files.values())) < len(files):
         try: annotations = hold_out(annotations, split)
         except InputError as error: report.refused(error, file, 'layout'); return

@@ -128,7 +128,7 @@ def test_what_is_completed_is_a_note(people, note):
     ('box-corners', lambda d: [a.update(bbox=[b[0], b[1], b[0] + b[2], b[1] + b[3]]) for a in d['annotations'] for b in [a['bbox']]]),
     ('box-shares', every(bbox=[.1, .2, .5, .6])), ('box-empty', row(bbox=[0, 0, 1e-300, 1e-300], area=1e-9)), ('image-id', without('id', 'images')), ('image-id', image(id=1)),
     ('keypoints-number', every(keypoints=5)), ('id', row(id=[12])), ('unknown-image', row(image_id=[2])), ('unknown-category', row(category_id={})),
-    ('refused', lambda d: d['annotations'].append(7)), ('category', lambda d: d['categories'][0].update(keypoints=4)),
+    ('image-unused', lambda d: d['images'].append(dict(id=9))), ('refused', lambda d: d['annotations'].append(7)), ('category', lambda d: d['categories'][0].update(keypoints=4)),
     ('category', lambda d: d['categories'][0].update(keypoints=[1, 2])), ('image-name', image(file_name=3)), ('text-numbers', image(width='90')),
     ('unreadable', lambda d: d.pop('images')), ('unreadable', lambda d: d.update(annotations={}))], ids=lambda v: v if isinstance(v, str) else '')
 def test_slips_of_other_kinds(people, expected, slip):
