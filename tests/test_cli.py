@@ -203,7 +203,7 @@ def test_a_longer_run_says_so_in_its_record(tmp_path, capsys):
     folder, out = coco(tmp_path/'data'), tmp_path/'out'
     words = ['train', 'hand-made', '--data', str(folder), '--out', str(out), '--quiet', *SMALL]
     assert main([*words, '--seconds', '.001']) == 0 and main([*words, '--set', 'training.steps=3']) == 0
-    assert json.loads((out/'records/tiny/hand-made-coco/0/record.json').read_text())['resumed'] == [dict(from_steps=2, at_step=1)]
+    assert json.loads((out/'records/tiny/hand-made-coco/0/record.json').read_text())['cost']['resumed'] == [dict(from_steps=2, at_step=1)]
 
 
 @pytest.mark.situation('`p2net train > log`', 'a line a minute: steps, loss, speed, time left', theme='Interruptions')

@@ -2,12 +2,15 @@
 
     P2NET_KILLS=20 python -m pytest tests/test_resume.py        # as many kills of each as you like; one by default
 """
-import os, random, signal, subprocess, sys
+import json, os, random, shutil, signal, subprocess, sys
 from pathlib import Path
 
 import pytest, torch
+from hypothesis import HealthCheck, given, settings, strategies as st
 from safetensors.torch import load_file
 from test_cli import coco
+
+from p2net.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = [f'--set={s}' for s in ('training.steps=24', 'training.batch=4', 'training.warmup_steps=5', 'training.checkpoint_every=5', 'training.validate_every=7',
@@ -74,3 +77,113 @@ def test_search(place, step):
     for name in ('policy.json', 'policy.csv'):
         one, two = (only(p, name).read_bytes() for p in sorted((place/'unbroken').glob('records/*/search*')) + sorted((place/out).glob('records/*/search*')))
         assert one == two, name
+
+
+# --- checkpoints that were cut, changed or exchanged ---
+
+drawn = settings(max_examples=int(os.environ.get('P2NET_EXAMPLES', 12)), derandomize='P2NET_EXAMPLES' not in os.environ, deadline=None, database=None,
+                 suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+CHANGES = ['training.lr=1', 'training.steps=3', 'search.steps=3', 'network.width=24', 'training.schedule=constant', 'seed=5']
+
+
+def mended(kind, work, overrides=()):
+    "A training or a search in the folder `work`, before its first step."
+    from p2net.da2.controls import HandMade
+    from p2net.runs.config import make_config
+    from p2net.runs.data import load_people
+    from p2net.runs.searching import Searcher
+    from p2net.runs.training import Trainer, make_network
+    config = make_config('tiny', overrides=[s.removeprefix('--set=') for s in SETTINGS] + ['search.warmup_steps=1', 'training.precision=fp32', *overrides],
+                         data=dict(source=str(work.parent/'data')))
+    people = load_people(config.data, work.parent/'cache', progress=False, say=lambda line: None)
+    if kind == 'search': return Searcher(config, people.train, work, progress=False)
+    return Trainer(config, make_network(config, len(people.skeleton)), people.train, HandMade(), work, progress=False)
+
+
+class Checkpoint(tuple):
+    "Kind of a run, its folder, the files of its checkpoint, the weights in them, and a run that has not begun."
+    def __repr__(self): return f'<{self[0]}>'                                                       # of a few megabytes
+
+
+@pytest.fixture(scope='module', params=['training', 'search', 'training of an earlier version', 'search of an earlier version'])
+def checkpoint(request, tmp_path_factory):
+    "A run that was stopped at its second step. Earlier versions wrote no checksums."
+    folder = tmp_path_factory.mktemp('checkpoint')
+    coco(folder/'data', n=8)
+    kind, work, = request.param.partition(' ')[0], folder/'work'
+    one = mended(kind, work)
+    (one.run if kind == 'search' else one.fit)(2)
+    weights = {k: v.clone() for k, v in one.model.state_dict().items()}
+    if 'earlier' in request.param and kind == 'search':
+        from p2net.runs.checkpoints import read_state
+        torch.save({k: v for k, v in read_state(work/'search.pt', {}).items() if k not in ('config', 'people', 'resumed')}, work/'search.pt')
+    elif 'earlier' in request.param:
+        file = work/'checkpoint/progress.json'
+        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k in ('step', 'seconds', 'config_hash', 'history')}))
+    files = {p: p.read_bytes() for p in sorted(work.rglob('*')) if p.is_file()}
+    return Checkpoint((request.param, work, files, weights, mended(kind, work)))
+
+
+def resumed(checkpoint, overrides=(), run=None, restart=False):
+    "A run that goes on from the checkpoint as it is now; nothing is changed where it is refused."
+    kind, work = checkpoint[:2]
+    there = {p: p.read_bytes() for p in work.rglob('*') if p.is_file()}
+    run = run or mended(kind.partition(' ')[0], work, overrides)
+    try:
+        run.resume(restart)
+        return run
+    except InputError as error:
+        assert len(str(error).splitlines()) == 1 and str(work) in str(error) and '--restart' in str(error), error
+        assert {p: p.read_bytes() for p in work.rglob('*') if p.is_file()} == there
+        return error
+
+
+def put_back(checkpoint):
+    shutil.rmtree(checkpoint[1])
+    for path, content in checkpoint[2].items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+@drawn
+@given(st.data())
+def test_a_drawn_checkpoint_is_resumed_whole_or_named(checkpoint, data):
+    kind, work, files, weights, again = checkpoint
+    again.step_done = 0
+    file = data.draw(st.sampled_from(sorted(files)), 'file')
+    content, what = bytearray(files[file]), data.draw(st.sampled_from(['cut', 'bytes', 'bytes', 'other', 'gone']))
+    if what == 'cut': content = content[:data.draw(st.integers(0, len(content) - 1))]
+    elif what == 'other':
+        content = data.draw(st.sampled_from([b'', b'{}', b'[]', b'<html>', b'PK\x03\x04', b'version https://git-lfs', *sorted(files)]))
+        content = files.get(content, content)
+    else:
+        for _ in range(data.draw(st.integers(1, 4))): content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        if what == 'gone': file.unlink()
+        else: file.write_bytes(bytes(content))
+        found = resumed(checkpoint, run=again)
+        if isinstance(found, InputError) or 'earlier' in kind: return
+        same = all(torch.equal(v, weights[k]) for k, v in found.model.state_dict().items())
+        assert what == 'gone' and found.step_done == 0 or bytes(content) == files[file] and found.step_done == 2 and same, (file, what)
+    finally: put_back(checkpoint)
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_other_settings_change_nothing(checkpoint, change):
+    found = resumed(checkpoint, [change])
+    assert isinstance(found, InputError) and 'other settings' in str(found)
+    assert 'earlier' in checkpoint[0] or change.partition('=')[0] in str(found)
+    try: assert resumed(checkpoint, [change], restart=True).step_done == 0
+    finally: put_back(checkpoint)
+
+
+def test_people_that_changed_meanwhile(checkpoint):
+    "The same folder, another photograph in it: the run stops there, and with the old file it goes on."
+    kind, work = checkpoint[:2]
+    image = work.parent/'data/train2017/0.jpg'
+    whole = image.read_bytes()
+    image.write_bytes((work.parent/'data/train2017/1.jpg').read_bytes()[:-2] + b'\xff\xfe\0\4xx\xff\xd9')
+    found = resumed(checkpoint)
+    assert 'earlier' in kind or isinstance(found, InputError) and 'its people have changed since' in str(found)
+    image.write_bytes(whole)
+    assert resumed(checkpoint).step_done == 2

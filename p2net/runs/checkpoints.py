@@ -9,6 +9,8 @@ import io, json, os, pickle, struct, zipfile, zlib
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import InputError, read_json
@@ -25,7 +27,7 @@ MARK = b'p2net state 1\n'
 ANEW = 'begin anew with --restart, which removes it, or name another --out'
 # what torch.load and load_state_dict were seen to raise for files that were cut, changed or foreign
 UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, AssertionError, LookupError, ArithmeticError,
-              pickle.UnpicklingError, struct.error, zipfile.BadZipFile)
+              pickle.UnpicklingError, struct.error, zipfile.BadZipFile, SafetensorError)
 
 def write_state(file:Path, state:dict)->None:
     "A state file, whole or not at all."
@@ -87,7 +89,6 @@ class writing:
     def __enter__(self)->None: pass
 
     def __exit__(self, kind, error, trace)->None:
-        from safetensors import SafetensorError
         torch_writer = isinstance(error, RuntimeError) and ('inline_container' in str(error) or 'PytorchStreamWriter' in str(error))
         if torch_writer or isinstance(error, SafetensorError):
             raise InputError(f'could not be written ({str(error).splitlines()[0]:.120})', 'is the disk full? make room, and the same '
@@ -95,7 +96,6 @@ class writing:
 
 def save_weights(file:Path, model:nn.Module)->None:
     "The weights of a network as a .safetensors file, whole or not at all."
-    from safetensors.torch import save_file
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f'.{file.stem}.{os.getpid()}{file.suffix}')
     try:
