@@ -18,10 +18,10 @@ from .photographs import photo_size
 from .skeleton import COCO17, SKELETONS, Skeleton, convert
 
 # %% auto #0
-__all__ = ['clip_box', 'file_skeleton', 'read_joints', 'no_joints', 'person_from', 'spellings', 'find_photo', 'photo_of',
-           'size_in', 'why_not', 'as_folders', 'read_coco', 'one_photo_each', 'Detections', 'read_detections',
-           'check_detections', 'check_detection', 'only_people', 'image_ids', 'image_named', 'load_detections',
-           'overlap', 'check_corners', 'load_coco', 'file_hash', 'annotation_of', 'to_coco']
+__all__ = ['SMALLEST_BOX', 'clip_box', 'file_skeleton', 'read_joints', 'no_joints', 'person_from', 'spellings', 'find_photo',
+           'photo_of', 'size_in', 'why_not', 'as_folders', 'read_coco', 'one_photo_each', 'Detections',
+           'read_detections', 'check_detections', 'check_detection', 'only_people', 'image_ids', 'image_named',
+           'load_detections', 'overlap', 'check_corners', 'load_coco', 'file_hash', 'annotation_of', 'to_coco']
 
 # %% ../../nbs/people/50_coco.ipynb #d710830a
 def clip_box(bbox, # (..., 4) x, y, w, h
@@ -117,13 +117,15 @@ def size_in(image:dict, photo:Path, path, mended:Tally)->tuple[int, int]: # (h, 
     return photo_size(photo)
 
 # %% ../../nbs/people/50_coco.ipynb #495feb28
+SMALLEST_BOX = .01 # pixels of width and height
+
 def why_not(row:dict, bbox:np.ndarray|None, visibility:np.ndarray, minimum_joints:int)->str|None:
     "Reason to leave out an annotation, or None."
     if row['iscrowd']: return 'crowd'
     if (visibility > 0).sum() < minimum_joints: return 'no labelled joint' if minimum_joints == 1 else f'fewer than {minimum_joints} labelled joints'
     if bbox is None: return 'no box'
-    if min(row['bbox'][2:]) <= 0: return 'box without width or height'
-    return None if (bbox[2:] > 0).all() else 'box off the photograph'
+    if min(row['bbox'][2:]) < SMALLEST_BOX: return 'box without width or height'
+    return None if (bbox[2:] >= SMALLEST_BOX).all() else 'box off the photograph'
 
 def as_folders(folders)->tuple: # of Path
     "One folder or several."
@@ -263,8 +265,8 @@ def load_detections(detections, # JSON file: list of {image_id, category_id, bbo
         photo, size = photos[r['image']]
         bbox = clip_box(r['bbox'], size)
         if r['score'] < score_threshold: found.drop(r, f'score below {score_threshold:g}')
-        elif min(r['bbox'][2:]) <= 0: found.drop(r, 'box without width or height')
-        elif not (bbox[2:] > 0).all(): found.drop(r, 'box off the photograph')
+        elif min(r['bbox'][2:]) < SMALLEST_BOX: found.drop(r, 'box without width or height')
+        elif not (bbox[2:] >= SMALLEST_BOX).all(): found.drop(r, 'box off the photograph')
         else: people.append(Person(str(photo), bbox, *no_joints(skeleton), image_id=r['image'], area=float(bbox[2]*bbox[3]),
                                    person_id=int(r['where'].split()[1]) + 1, score=r['score'], photo_size=size))
     return People(people, found.left_out, found.mended, annotations)

@@ -54,6 +54,7 @@ def cut(picture:np.ndarray, # (h, w, 3) uint8
     "The canvas of one person, C-12, C-14."
     k = int(1/matrix[0, 0] + 1e-9)
     if k >= 2: picture, matrix = average_blocks(picture, matrix, side, k)
+    if not picture.size: return np.full((side, side, 3), FILL, np.uint8)        # nothing of the photograph is on the canvas
     return cv2.warpAffine(picture, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
                           borderValue=FILL)
 
@@ -61,6 +62,7 @@ def average_blocks(picture:np.ndarray, matrix:np.ndarray, side:int, k:int)->tupl
     "The part of a picture that the canvas needs, k times smaller, and the matrix from there."
     low, high = transform(invert(matrix), [[-1, -1], [side, side]])
     x0, y0, x1, y1 = np.clip([*np.floor(low), *np.ceil(high) + 1], 0, picture.shape[1::-1]*2).astype(int)
+    if x1 <= x0 or y1 <= y0: return picture[:0], matrix
     part = cv2.copyMakeBorder(picture[y0:y1, x0:x1], 0, -(y1 - y0) % k, 0, -(x1 - x0) % k, cv2.BORDER_REPLICATE)
     small = cv2.resize(part, None, fx=1/k, fy=1/k, interpolation=cv2.INTER_AREA)
     middle = (k - 1)/2 # of a block, seen from its first pixel
