@@ -46,12 +46,12 @@ def run(args)->None:
 # %% ../nbs/90_cli.ipynb #3405629a
 def evaluate(args)->None:
     "Measure weights on the held-out people of a config."
-    from p2net.network.backbone import read_tensors
-    from p2net.runs.checks import check_writable
+    from p2net.runs.checks import check_trained, check_writable
     from p2net.runs.experiments import experiment_config
     from p2net.runs.training import make_network
     config = experiment_config('p2net', args.scale, 0, args.data, args.config, args.set)
-    read_tensors(args.weights)                          # say what is wrong with the file before people are rendered
+    check_trained(config, args.weights)                 # what is wrong with a file is said before people are rendered
+    if args.boxes and not Path(args.boxes).is_file(): raise InputError('there is no such file of boxes', file=args.boxes)
     if args.results: check_writable(Path(args.results).parent)
     metrics, results, pack = (in_boxes if args.boxes else in_annotated_boxes)(
         args, config, lambda joints: make_network(config, joints, args.weights))

@@ -19,13 +19,20 @@ from .searching import STATE as SEARCH_STATE
 from .training import STATE as TRAINING_STATE, last_checkpoint, make_network
 
 # %% auto #0
-__all__ = ['check_weights', 'check_checkpoint', 'set_aside', 'keep_result', 'check_writable', 'forerunners', 'check_runs']
+__all__ = ['check_weights', 'check_trained', 'check_checkpoint', 'set_aside', 'keep_result', 'check_writable', 'forerunners',
+           'check_runs']
 
 # %% ../../nbs/runs/75_checks.ipynb #53214739
 def check_weights(config:Config)->None:
     "Try the files of weights that a run begins from. InputError for one that can't be used."
     if config.network.weights is not None: make_network(config, 17)
     if config.training.start not in (None, 'rendered'): read_tensors(config.training.start)
+
+def check_trained(config:Config, path:str|Path)->None:
+    "Try the weights of a whole network, which `p2net evaluate` measures. InputError if they are not of the network of `config`."
+    joints = read_tensors(path).get('predictor.bias')
+    if joints is None: raise InputError('holds no network of this project: it has no predictor.bias', 'name a model.safetensors of p2net train', path)
+    make_network(config, len(joints), path)
 
 # %% ../../nbs/runs/75_checks.ipynb #f34f4589
 def check_checkpoint(config:Config, work:Path)->None:
