@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from p2net.errors import InputError
 import properties
-from properties import PROPERTIES, QUIET, Case, Place, as_json, check_line, contents, encoded, findings, people_or_line, unchanged, worked_or_line
+from properties import PROPERTIES, QUIET, Case, Place, as_json, check_line, contents, encoded, findings, fresh_examples, people_or_line, unchanged, worked_or_line
 
 
 @pytest.fixture(scope='session')
@@ -24,7 +24,7 @@ def test_property(place, name):
     @settings(max_examples=prop.few, derandomize=True, **QUIET)
     @given(prop.cases(place))
     def holds(case): prop.check(place, case)
-    holds()
+    with fresh_examples(): holds()
 
 
 def as_it_is(place):
