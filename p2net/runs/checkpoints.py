@@ -41,6 +41,9 @@ def write_state(file:Path, state:dict)->None:
             f.flush()
             os.fsync(f.fileno())
         new.replace(file)
+    except OSError as error:                            # a write that fails doesn't know the name of its file
+        error.filename = error.filename or str(file)
+        raise
     finally: new.unlink(missing_ok=True)                # there only if the disk was full
 
 def read_state(file:Path, # of `write_state`

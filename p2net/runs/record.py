@@ -34,6 +34,9 @@ def write_whole(path:str|Path, # file
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
+    except OSError as error:                            # a write that fails doesn't know the name of its file
+        error.filename = error.filename or str(path)
+        raise
     finally: temporary.unlink(missing_ok=True)          # there only if the disk was full
 
 # %% ../../nbs/runs/20_record.ipynb #2d0da4fa
