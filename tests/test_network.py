@@ -78,7 +78,7 @@ def test_imagenet(monkeypatch):
 
     def no_network(self, *args, **kwargs): raise OSError('no route to host')
     monkeypatch.setattr(ResNet18_Weights, 'get_state_dict', no_network)
-    with pytest.raises(ConnectionError, match=r"could not be downloaded \(no route to host\).*weights='resnet18\.safetensors'"):
+    with pytest.raises(ValueError, match=r'could not be downloaded \(no route to host\).*network.weights=resnet18\.safetensors'):
         ResNetPyramid(18, 'imagenet')
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .backbone import ResNetPyramid, read_tensors
 from .p2net import Heatmaps, P2Net
 
@@ -91,12 +92,12 @@ def timm_trunk(name:str, # of TRUNKS
     "timm's HRNet without its classifier."
     try: import timm
     except ImportError:
-        raise ValueError(f"{name} needs the package timm, which is not installed: pip install timm") from None
+        raise InputError(f"{name} needs the package timm, which is not installed: pip install timm") from None
     plain = dict(features_only=True, feature_location='', out_indices=(1, 2, 3, 4))  # four maps, no classifier
     try: return timm.create_model(name.replace('-', '_'), pretrained, **plain)
     except Exception as error:
         if not pretrained: raise
-        raise ConnectionError(f"ImageNet weights of {name} could not be downloaded ({str(error).splitlines()[0]}); "
+        raise InputError(f"ImageNet weights of {name} could not be downloaded ({str(error).splitlines()[0]}); "
                               "without a network name a .safetensors file") from None
 
 # %% ../../nbs/network/60_rivals.ipynb #26818eb8
@@ -105,9 +106,9 @@ def load_trunk(trunk:nn.Module, path:str|Path)->None:
     found = read_tensors(path)
     own = {k: v for k, v in trunk.state_dict().items() if not k.endswith('num_batches_tracked')}
     for name, value in own.items():
-        if name not in found: raise ValueError(f"{path}: {name} is missing; are these timm's names, of this HRNet?")
+        if name not in found: raise InputError(f"{path}: {name} is missing; are these timm's names, of this HRNet?")
         if found[name].shape != value.shape:
-            raise ValueError(f"{path}: {name} is {tuple(found[name].shape)}, this HRNet needs {tuple(value.shape)}")
+            raise InputError(f"{path}: {name} is {tuple(found[name].shape)}, this HRNet needs {tuple(value.shape)}")
     trunk.load_state_dict({k: found[k] for k in own}, strict=False)
 
 # %% ../../nbs/network/60_rivals.ipynb #81d8a4f5
