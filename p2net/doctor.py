@@ -586,15 +586,15 @@ def coco_splits(root:Path, report:Report)->Iterator[Split]:
     first = next((read[files[s]] for s in ('val', 'train') if files.get(s) in read), None)
     if first is None: return
     skeleton = skeleton_of(root, first, report)
-    for file, annotations in read.items():
-        check_rows(annotations, report)
-        for reasons, known in ((annotations.left_out, LEFT_OUT), (annotations.mended, MENDED)): report.tally(reasons, known, file)
+    for file, cleaned in read.items():
+        check_rows(cleaned, report)
+        for reasons, known in ((cleaned.left_out, LEFT_OUT), (cleaned.mended, MENDED)): report.tally(reasons, known, file)
     for split in (s for s in SPLITS if files.get(s) in read):
         yield from coco_split(root, split, files, read[files[split]], skeleton, report)
 
 def coco_split(root:Path, split:str, files:dict, annotations:Annotations, skeleton:Skeleton, report:Report)->Iterator[Split]: # one, or none
     "A split of a folder in COCO's layout."
-    file, known = files[split], (Tally(annotations.left_out), Tally(annotations.mended))
+    file = files[split]
     if len(set(files.values())) < len(files):
         try: annotations = hold_out(annotations, split)
         except InputError as error: report.refused(error, file, 'layout'); return

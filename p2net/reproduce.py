@@ -5,7 +5,7 @@
 # %% ../nbs/80_reproduce.ipynb #d547db8c
 from __future__ import annotations
 
-import multiprocessing, os, shutil, tempfile, threading, time
+import multiprocessing, os, threading, time
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -20,7 +20,8 @@ from .runs.checkpoints import name_of
 from .runs.checks import check_runs, forerunners
 from .runs.config import Config
 from .runs.data import load_people
-from .runs.experiments import Place, experiment_config, in_order, run_experiment
+from .files import put
+from .runs.experiments import Place, experiment_config, in_order, remove_state, run_experiment
 from .runs.processes import out_of_memory
 from .runs.record import is_done, read_record, record_folder
 
@@ -116,6 +117,8 @@ def run_missing(configs:list[Config], place:Place, pool:Here|Cluster|None=None, 
     "Run what has no complete record with these settings; what fails is named at the end, when everything else is done: InputError, or RuntimeError for a fault."
     faults = []
     done = {(c.experiment, c.seed) for c in configs if is_done(place.root, c)}
+    for config in configs:                              # killed between its record and this, or an earlier version's
+        if (config.experiment, config.seed) in done: remove_state(place.workshop(config))
     waiting, running, failed = [c for c in configs if (c.experiment, c.seed) not in done], {}, []
     say(f"{len(configs)} runs, {len(configs) - len(waiting)} of them there already")
     if waiting: load_people(waiting[0].data, place.cache, place.progress)       # once, before the runs share it
@@ -167,11 +170,7 @@ def replace_committed(root:str|Path, committed:str|Path)->list[Path]: # the fold
     for path in sorted(Path(root).rglob('record.json')):
         if read_record(path)['status'] != 'complete': continue
         target = Path(committed)/path.parent.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=Path(committed).parent) as new:
-            shutil.copytree(path.parent, Path(new)/target.name)     # whole, before the old one goes
-            shutil.rmtree(target, ignore_errors=True)
-            (Path(new)/target.name).rename(target)
+        put(path.parent, target)
         done.append(target)
     return done
 

@@ -7,7 +7,7 @@ __all__ = ['oks', 'coco_results', 'box_results', 'write_results', 'read_truth', 
            'indexed', 'coco_evaluation', 'coco_stats', 'named', 'keypoint_ap', 'box_ap', 'matches']
 
 # %% ../../nbs/evaluation/20_average_precision.ipynb #d778739a
-import contextlib, io, json, os
+import contextlib, io, json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..errors import InputError, read_json
+from ..files import replacing
 from ..people.annotations import Annotations, clean_annotations, key_of, read_annotations, truth
 from ..people.skeleton import SKELETONS
 
@@ -63,11 +64,9 @@ def write_results(results:list[dict], # from `coco_results`
     "Write results as the JSON that COCO's evaluation server takes."
     number = lambda v: ([round(x, digits) for x in v] if isinstance(v, list)
                         else round(v, 6) if isinstance(v, float) else v)
-    path = Path(path)
-    new = path.with_name(f'.{path.name}.{os.getpid()}')                      # whole, or not at all
-    new.write_text(json.dumps([{k: number(v) for k, v in r.items()} for r in results], separators=(',', ':')), encoding='utf-8')
-    os.replace(new, path)
-    return path
+    with replacing(path) as new:
+        new.write_text(json.dumps([{k: number(v) for k, v in r.items()} for r in results], separators=(',', ':')), encoding='utf-8')
+    return Path(path)
 
 # %% ../../nbs/evaluation/20_average_precision.ipynb #be74219b
 def read_truth(ground_truth, # Annotations, COCO's dictionary, or a JSON file of it

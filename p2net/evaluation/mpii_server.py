@@ -6,12 +6,13 @@
 __all__ = ['withheld', 'load_mpii_test', 'struct_array', 'rect_of', 'write_mpii', 'write_bytes', 'check_mpii', 'check_points']
 
 # %% ../../nbs/evaluation/55_mpii_server.ipynb #ce0d17dd
-import io, os
+import io
 from pathlib import Path
 
 import numpy as np
 from scipy.io import savemat
 
+from ..files import replacing
 from ..errors import InputError, Tally
 from ..people.annotations import Row, whole
 from ..people.matlab import read_mat
@@ -89,15 +90,7 @@ def write_mpii(path:str|Path, # pred_keypoints_mpii.mat
 
 def write_bytes(path:Path, content:bytes)->Path:
     "Write a file so that at any moment it is the old one or the new one."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally: temporary.unlink(missing_ok=True)
+    with replacing(path) as new: new.write_bytes(content)
     return path
 
 # %% ../../nbs/evaluation/55_mpii_server.ipynb #c3eb8501

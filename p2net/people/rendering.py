@@ -483,7 +483,9 @@ def render_people(folder=None, # None: `rendered_folder(config)`
     "Renders a COCO-format data set. A finished folder is used as it is, an interrupted one goes on where it was."
     from filelock import FileLock
     folder = Path(folder) if folder is not None else rendered_folder(config)
-    if is_finished(folder, config): return folder
+    if is_finished(folder, config):
+        _tidy(folder)
+        return folder
     if (folder/'fingerprint.json').exists():
         raise InputError(f"{folder}/fingerprint.json: another data set is here; give an empty folder or remove it")
     if workers is None:
@@ -525,6 +527,11 @@ def _finish(folder, config, splits):
     for path in (folder/'images').iterdir():
         if path.name not in keep: path.unlink()
     note = dict(fingerprint=config.fingerprint, code_version=CODE_VERSION, config=asdict(config))
+    for old in (*folder.glob('.*.json.*'), *folder.glob('annotations/.*.json.*')): old.unlink() # of a process that was killed
     _write(folder/'fingerprint.json', json.dumps(note, indent=1).encode())
-    shutil.rmtree(folder/'frames', ignore_errors=True)
-    (folder/'rendering.json').unlink(missing_ok=True)
+    _tidy(folder)
+
+def _tidy(folder):
+    "Remove what only an unfinished folder needs; a kill right after the fingerprint leaves it."
+    if (folder/'frames').exists(): shutil.rmtree(folder/'frames', ignore_errors=True)
+    if (folder/'rendering.json').exists(): (folder/'rendering.json').unlink(missing_ok=True)

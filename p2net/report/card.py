@@ -18,6 +18,7 @@ from ..da2.deploy import augment_fast
 from ..da2.operations import Draws, Operation
 from ..da2.policy import Policy
 from ..da2.search import Paired, pull_back
+from ..files import replacing
 from ..people.drawing import draw_person
 from ..people.skeleton import SKELETONS
 from .claims import records_folder
@@ -315,5 +316,5 @@ def policy_card(folder:str|Path, # of the record of a search
     fig.text(.03, .965, '\n'.join(textwrap.wrap(status + ' '.join(verdict(search, control, paths)), 130)),
              fontsize=7, va='top')
     if out:
-        fig.savefig(out, dpi=150, metadata={'Software': None} if str(out).endswith('png') else {'CreationDate': None})
+        with replacing(out) as new: fig.savefig(new, dpi=150, metadata={'Software': None} if str(out).endswith('png') else {'CreationDate': None})
     return fig

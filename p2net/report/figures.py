@@ -5,7 +5,6 @@
 # %% ../../nbs/report/30_figures.ipynb #bc268136
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import InputError
+from ..files import replacing
 from ..people.drawing import show_people
 from ..people.skeleton import SKELETONS
 from .claims import load_claims, numbers, records_folder, results_folder
@@ -398,13 +398,9 @@ def small_print(name:str, runs:pd.DataFrame)->str:
 
 def save(fig:Figure, path:Path)->None:
     "A PNG that is the same whenever it is drawn from the same records."
-    new = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
     try:
-        fig.savefig(new, dpi=150, bbox_inches='tight', metadata={'Software': None})
-        new.replace(path)                               # whole, or not at all
-    finally:
-        new.unlink(missing_ok=True)
-        plt.close(fig)
+        with replacing(path) as new: fig.savefig(new, dpi=150, bbox_inches='tight', metadata={'Software': None})
+    finally: plt.close(fig)
 
 # %% ../../nbs/report/30_figures.ipynb #d9664f67
 def show_figure(name:str, # of FIGURES

@@ -5,7 +5,7 @@
 # %% ../../nbs/runs/47_checkpoints.ipynb #e029129d
 from __future__ import annotations
 
-import io, json, os, pickle, struct, zipfile, zlib
+import io, json, pickle, struct, zipfile, zlib
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import InputError, read_json
+from ..files import replacing
 from .config import Config, differences, list_changes
 from .record import write_whole
 
@@ -31,20 +32,10 @@ UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeE
 
 def write_state(file:Path, state:dict)->None:
     "A state file, whole or not at all."
-    file.parent.mkdir(parents=True, exist_ok=True)
-    data, new = io.BytesIO(), file.with_name(f'{file.name}.{os.getpid()}.new')
+    data = io.BytesIO()
     torch.save(state, data)
     data = data.getvalue()
-    try:
-        with open(new, 'wb') as f:
-            f.write(MARK + struct.pack('<QI', len(data), zlib.crc32(data)) + data)
-            f.flush()
-            os.fsync(f.fileno())
-        new.replace(file)
-    except OSError as error:                            # a write that fails doesn't know the name of its file
-        error.filename = error.filename or str(file)
-        raise
-    finally: new.unlink(missing_ok=True)                # there only if the disk was full
+    with replacing(file) as new, open(new, 'wb') as f: f.write(MARK + struct.pack('<QI', len(data), zlib.crc32(data)) + data)
 
 def read_state(file:Path, # of `write_state`
                kinds:dict[str, type|tuple], # what it must hold: key -> type
@@ -99,12 +90,7 @@ class writing:
 
 def save_weights(file:Path, model:nn.Module)->None:
     "The weights of a network as a .safetensors file, whole or not at all."
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f'.{file.stem}.{os.getpid()}{file.suffix}')
-    try:
-        with writing(file): save_file({k: v.contiguous() for k, v in model.state_dict().items()}, new)
-        new.replace(file)
-    finally: new.unlink(missing_ok=True)
+    with writing(file), replacing(file) as new: save_file({k: v.contiguous() for k, v in model.state_dict().items()}, new)
 
 # %% ../../nbs/runs/47_checkpoints.ipynb #6d4efec3
 PROGRESS = 'progress.json'

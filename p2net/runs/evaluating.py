@@ -21,6 +21,7 @@ from ..evaluation.pck import counted_joints, pck_table, pckh_table, scaled_error
 from ..evaluation.errors import breakdown, error_kinds
 from ..evaluation.ladder import LADDER, climb, timed
 from ..evaluation.nms import oks_nms
+from ..files import replacing
 from ..errors import InputError
 from ..people.annotations import truth, truth_row
 from ..people.coco import file_hash, to_coco
@@ -351,8 +352,7 @@ def write_examples(path:str|Path, # .npz
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((.485, .456, .406), (.229, .224, .225)))
     images = ((x*std + mean)*255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     canvas = rows[:6]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, images=images, joints=joints.numpy(), visibility=visibility.numpy(),
+    with replacing(path) as new: np.savez_compressed(new, images=images, joints=joints.numpy(), visibility=visibility.numpy(),
                         skeleton=pack.skeleton.name,
                         predicted=(predictions.crop[rows] + .5)*zoom - .5, scores=predictions.scores[rows],
                         canvases=pack.canvases[canvas],

@@ -5,7 +5,7 @@
 # %% ../../nbs/runs/70_experiments.ipynb #9222d46d
 from __future__ import annotations
 
-import hashlib, json, shutil, time
+import hashlib, json, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -34,15 +34,16 @@ from .record import (environment, make_record, peak_memory_mib, read_record, rea
 from .searching import Searcher
 from .shifts import shifted
 from .start import in_words as start_in_words, start_from
-from .training import Trainer, make_network
+from .training import Trainer, make_network, remove_checkpoints
 
 # %% auto #0
 __all__ = ['RIVALS', 'TABLES', 'ABLATIONS', 'OTHERS', 'ON_REQUEST', 'SHIFTED', 'SHIFTS', 'WAYS', 'PLANTED', 'BOUGHT', 'CONTROLS',
            'EXPERIMENTS', 'APART', 'MAIN', 'KINDS', 'Experiment', 'Way', 'in_order', 'folder_suffix', 'base_name',
            'experiment_config', 'without_idle', 'searched_policy', 'policy_of', 'Place', 'size_of', 'measured',
-           'headline', 'longer', 'search_run', 'under_shift', 'train_run', 'file_sha', 'start_file', 'begin',
-           'floor_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run', 'ladder_run', 'boxes_of',
-           'detected_run', 'write_evaluation', 'others_run', 'check_needs', 'holds_result', 'run_experiment']
+           'headline', 'clear_results', 'remove_state', 'longer', 'search_run', 'under_shift', 'train_run', 'file_sha',
+           'start_file', 'begin', 'floor_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run', 'ladder_run',
+           'boxes_of', 'detected_run', 'write_evaluation', 'others_run', 'check_needs', 'holds_result',
+           'run_experiment']
 
 # %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
@@ -284,6 +285,17 @@ def headline(metrics:dict)->dict: # without the columns per joint
     return {k: v for k, v in metrics.items() if '/' not in k}
 
 # %% ../../nbs/runs/70_experiments.ipynb #62710343
+def clear_results(place:Place, config:Config)->Path: # the folder of the record
+    "Remove what an earlier run left there, its record first: a record stands only beside its own files."
+    folder = place.folder(config)
+    for old in (folder/'record.json', *folder.glob('*.csv'), *folder.glob('*.npz'), folder/'policy.json'): old.unlink(missing_ok=True)
+    return folder
+
+def remove_state(work:Path)->None: # folder of a run
+    "Remove what a run resumes from, once its record stands: three times the weights, of no use to a run that is done."
+    remove_checkpoints(work)
+    (work/'search.pt').unlink(missing_ok=True)
+
 def longer(run)->dict: # 'resumed': from_steps, at_step of each time; {}: never
     "Whether a Trainer or Searcher was made longer on the way: its learning rate followed a shorter curve before."
     return dict(resumed=run.resumed) if run.resumed else {}
@@ -295,12 +307,11 @@ def search_run(config:Config, people:RunPeople, place:Place)->dict|None: # parts
     searcher.resume(place.restart)
     if not searcher.run(seconds=place.seconds): return None
     if not is_main(): return dict(metrics={}, cost={})
-    folder = place.folder(config)
+    folder = clear_results(place, config)
     write_whole(folder/'policy.json', json.dumps(searcher.policy.to_json(), indent=1) + '\n')
     write_rows(folder/'policy.csv', searcher.rows)
     write_rows(folder/'history.csv', searcher.history)
     s = config.search
-    (searcher.work/'search.pt').unlink(missing_ok=True)
     cost = dict(steps=s.warmup_steps + s.steps, **size_of(searcher.model, config), wall_s=searcher.seconds,
                 warmup_s=searcher.warmup_seconds,
                 people_per_s=(s.warmup_steps + s.steps)*s.batch/searcher.seconds, **longer(searcher))
@@ -328,16 +339,15 @@ def train_run(config:Config, people:RunPeople, place:Place)->dict|None:
     model = trainer.unwrapped()
     metrics, found = measured(model, config, people, trainer.device)
     trainer.history.append(dict(step=trainer.step_done, split='val', **headline(metrics)))
-    write_rows(folder/'history.csv', trainer.history)
-    write_rows(folder/PEOPLE, by_person(people.val, found))
-    write_rows(folder/BREAKDOWN, taken_apart(people.val, found))
+    rows = {PEOPLE: by_person(people.val, found), BREAKDOWN: taken_apart(people.val, found), 'history.csv': trainer.history}
+    clear_results(place, config)
+    for file in rows: write_rows(folder/file, rows[file])
     for shift in config.evaluation.shifts: metrics |= under_shift(shift, model, config, people, trainer.device, folder)
     write_whole(folder/'policy.json', json.dumps(policy.to_json(), indent=1) + '\n')
     work.mkdir(parents=True, exist_ok=True)
     if config.data.source != 'rendered' and people.val.annotations is not None and coco_columns(people.skeleton):
         write_evaluation(results_of(people.val, found), people.val, config, place)
     save_weights(work/'model.safetensors', model)
-    shutil.rmtree(trainer.checkpoint(), ignore_errors=True)  # three times the weights, of no use to a run that is done
     if config.experiment == 'p2net' and config.seed == 0 and config.data.source == 'rendered':
         write_examples(folder/'examples.npz', people.val, found)
     if config.data.source != 'rendered': write_sticks(folder/STICKS, people.val, found)
@@ -377,8 +387,9 @@ def floor_run(config:Config, people:RunPeople, place:Place)->dict:
     else:
         found, cost = mean_pose_predictions(people), dict(parameters=0, gmac=0.)
         metrics = measure(people.val, found)
-    write_rows(place.folder(config)/PEOPLE, by_person(people.val, found))
-    write_rows(place.folder(config)/BREAKDOWN, taken_apart(people.val, found))
+    rows = {PEOPLE: by_person(people.val, found), BREAKDOWN: taken_apart(people.val, found)}
+    folder = clear_results(place, config)
+    for file in rows: write_rows(folder/file, rows[file])
     return dict(metrics=metrics, cost=dict(steps=0, **cost, wall_s=time.perf_counter() - start))
 
 def mean_pose_predictions(people:RunPeople)->Predictions:
@@ -456,7 +467,9 @@ def others_run(config:Config, people:RunPeople, place:Place)->dict:
     said = predict(model.to(device), there.val, config.evaluation, config.training.sigma, device)
     asked, found = answered(theirs, said, people.skeleton)
     floor = measure(*answered(theirs, mean_pose_predictions(there), people.skeleton))
-    for file, rows in ((PEOPLE, by_person), (BREAKDOWN, taken_apart)): write_rows(folder/file, rows(asked, found))
+    rows = {PEOPLE: by_person(asked, found), BREAKDOWN: taken_apart(asked, found)}
+    clear_results(place, config)
+    for file in rows: write_rows(folder/file, rows[file])
     write_sticks(folder/STICKS, asked, found)
     cost = dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start)
     return dict(metrics=measure(asked, found) | {f'mean-pose/{k}': v for k, v in floor.items()}, cost=cost,
@@ -506,5 +519,7 @@ def run_experiment(config:Config, place:Place)->dict: # the record, as the main 
     parts['cost'] |= dict(peak_memory_mib=peak_memory_mib(), **({'processes': process()[1]} if process()[1] > 1 else {}))
     data |= {k: parts.pop(k) for k in ('boxes', 'val') if k in parts}                # judged in other boxes, or others
     record = make_record(config, status, data, machine, **parts)
-    if is_main(): write_record(place.root, record)
+    if is_main():
+        write_record(place.root, record)
+        if status == 'complete': remove_state(place.workshop(config))
     return record

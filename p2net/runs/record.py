@@ -5,7 +5,7 @@
 # %% ../../nbs/runs/20_record.ipynb #d5b5afaf
 from __future__ import annotations
 
-import csv, io, json, math, os, platform, resource, struct, subprocess, sys, zipfile, zlib
+import csv, io, json, math, platform, resource, struct, subprocess, sys, zipfile, zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np, torch
 
 import p2net
 from ..errors import InputError, read_json, read_text
+from ..files import replacing
 from .config import Config, brief
 
 # %% auto #0
@@ -25,19 +26,7 @@ def write_whole(path:str|Path, # file
                 text:str, # its whole content
                )->None:
     "Write `text` to `path` so that at any moment the file holds the old content or the new one."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        with open(temporary, 'w', encoding='utf-8', newline='') as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except OSError as error:                            # a write that fails doesn't know the name of its file
-        error.filename = error.filename or str(path)
-        raise
-    finally: temporary.unlink(missing_ok=True)          # there only if the disk was full
+    with replacing(path) as new, open(new, 'w', encoding='utf-8', newline='') as f: f.write(text)
 
 # %% ../../nbs/runs/20_record.ipynb #2d0da4fa
 def write_rows(path:str|Path, # .csv

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..files import remove
 from ..network.backbone import misfit, read_tensors
 from ..network.losses import pose_loss
 from ..network.rivals import pose_network
@@ -98,6 +99,7 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.batches = Batches(len(pack), n, config.seed)
         self.step_done, self.history, self.seconds = 0, [], 0.
+        self.window = []                                    # losses since the last row of the history
         self.people = n                                     # of a step, over all processes
         self.resumed = []                                   # from_steps, at_step of each time that the run was made longer
 
@@ -155,15 +157,16 @@ def save(self)->None:
     except (InputError, OSError):
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    window = average(torch.stack(self.window)).tolist() if self.window else []
     self.accelerator.wait_for_everyone()
     if self.accelerator.is_main_process:
         write_progress(temporary, dict(step=self.step_done, seconds=self.seconds, config_hash=self.config.hash, history=self.history,
-                                       config=self.config.model_dump(mode='json'), resumed=self.resumed, **identity(self)))
+                                       config=self.config.model_dump(mode='json'), resumed=self.resumed, window=window, **identity(self)))
         if new.exists():                                # after a kill `old` may be the only whole one: it stays till then
-            shutil.rmtree(old, ignore_errors=True)
+            remove(old)
             new.rename(old)
         temporary.rename(new)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
     self.accelerator.wait_for_everyone()
 
 # %% ../../nbs/runs/50_training.ipynb #17cdb133
@@ -180,13 +183,14 @@ def resume(self, restart:bool=False, # remove the checkpoint and begin anew, wha
     longer = same_run(state, config, 'training.steps', folder, identity(self))
     with loading(folder): self.accelerator.load_state(folder)
     self.step_done, self.seconds, self.history = state['step'], state['seconds'], state['history']
+    self.window = list(torch.tensor(state.get('window', []), device=self.device))   # an earlier version kept none
     self.resumed = state.get('resumed', []) + ([longer] if longer else [])
     if longer and self.accelerator.is_main_process: print(f'{name_of(config)}: {longer_in_words(longer, config.training)}', flush=True)
     return True
 
 def remove_checkpoints(work:Path)->None: # of a trainer
     "Remove what earlier runs left to resume from."
-    for end in ('', '.old', '.new'): shutil.rmtree(work/f'checkpoint{end}', ignore_errors=True)
+    for end in ('.new', '.old', ''): remove(work/f'checkpoint{end}')
 
 def longer_in_words(longer:dict, # from_steps, at_step
                     training:TrainingConfig)->str:
@@ -204,8 +208,7 @@ def fit(self,
         seconds:float|None=None, # stop (with a checkpoint) once this much time has passed in this call
        )->bool: # whether the last step is done
     "Train from where the run is."
-    last, start, window, before = (min(until or self.training.steps, self.training.steps), time.perf_counter(), [],
-                                   self.seconds)
+    last, start, before = min(until or self.training.steps, self.training.steps), time.perf_counter(), self.seconds
     show = self.progress and self.accelerator.is_main_process
     with (Progress(name_of(self.config), self.training.steps, self.step_done, people=self.people, show=show) as shown,
           ThreadPoolExecutor(1) as ahead):
@@ -213,10 +216,10 @@ def fit(self,
         while self.step_done < last:
             x, target, weight = coming.result()
             if self.step_done + 1 < last: coming = ahead.submit(self.batch, self.step_done + 1)
-            window.append(self.step(x, target, weight))
+            self.window.append(self.step(x, target, weight))
             self.seconds = before + time.perf_counter() - start
             shown.update()
-            if self.step_done % 25 == 0 or self.step_done == last: window = self.log(window, shown)
+            if self.step_done % 25 == 0 or self.step_done == last: self.log(shown)
             due = self.step_done % self.training.checkpoint_every == 0
             late = seconds is not None and one_late(time.perf_counter() - start > seconds, self.device)
             if self.step_done < self.training.steps and (due or late or self.step_done == last): self.save()
@@ -224,9 +227,9 @@ def fit(self,
     return self.step_done >= self.training.steps
 
 # %% ../../nbs/runs/50_training.ipynb #73c13850
-def log(self, window:list[Tensor], shown:Progress)->list: # an empty window
+def log(self, shown:Progress)->None:
     "Add the mean loss of the last steps to the history; validate where it is due."
-    loss = average(torch.stack(window).mean()).item()
+    loss, self.window = average(torch.stack(self.window).mean()).item(), []
     if not math.isfinite(loss):
         raise InputError(f"{name_of(self.config)}: the loss is {loss} at step {self.step_done}",
                          f"lower training.lr (now {self.training.lr:g}) or set training.precision=fp32")
@@ -239,7 +242,6 @@ def log(self, window:list[Tensor], shown:Progress)->list: # an empty window
             and self.accelerator.is_main_process):
         self.history.append(dict(step=self.step_done, epoch=row['epoch'], split='val',
                                  **self.validate(self.unwrapped())))
-    return []
 
 def unwrapped(self)->nn.Module:
     "The network itself, without what Accelerate put around it."
