@@ -61,7 +61,7 @@ class NetworkConfig(Strict):
     "Which network, P2Net's size and its switches, III.B and III.C."
     architecture: Literal['p2net', 'simplebaseline', 'cpn', 'hrnet-w18-small-v2', 'hrnet-w32', 'hrnet-w48'] = 'p2net'
     depth: Literal[18, 34, 50, 101, 152]|None = 18      # ResNet's; None: HRNet has no such number
-    width: Annotated[int, Field(ge=8, le=4096)]|None = 64  # channels D of the pyramid; None: HRNet's name is its width
+    width: Annotated[int, Field(ge=8, le=4096, multiple_of=4)]|None = 64  # channels D of the pyramid; None: HRNet's name is its width
     trunk: Annotated[int, Field(ge=8, le=1024)] = 64    # channels of the ResNet's first stage; 64 is ResNet's
     parallel: Switch = True                             # parallel fusion (Table VI)
     progressive: Switch = True                          # progressive fusion
