@@ -19,7 +19,7 @@ from .skeleton import COCO17, SKELETONS, Skeleton, convert
 
 # %% auto #0
 __all__ = ['SMALLEST_BOX', 'clip_box', 'file_skeleton', 'read_joints', 'no_joints', 'person_from', 'spellings', 'find_photo',
-           'photo_of', 'size_in', 'why_not', 'as_folders', 'read_coco', 'one_photo_each', 'Detections',
+           'is_there', 'photo_of', 'size_in', 'why_not', 'as_folders', 'read_coco', 'one_photo_each', 'Detections',
            'read_detections', 'check_detections', 'check_detection', 'only_people', 'image_ids', 'image_named',
            'load_detections', 'overlap', 'check_corners', 'load_coco', 'file_hash', 'annotation_of', 'to_coco']
 
@@ -99,7 +99,12 @@ def find_photo(name:str, # `file_name` of the image
     if '\0' in name: return Path(folders[0])/name.replace('\0', '?')
     found = (Path(folder)/n for folder in folders for n in names)
     alone = (Path(folders[0])/n for n in flat)
-    return next((p for p in (*found, *alone) if p.is_file()), Path(folders[0])/name.replace('\\', '/'))
+    return next((p for p in (*found, *alone) if is_there(p)), Path(folders[0])/name.replace('\\', '/'))
+
+def is_there(path:Path)->bool:
+    "Whether a file is there; False for a name that no file can have."
+    try: return path.is_file()
+    except OSError: return False
 
 def photo_of(image:dict, folders:tuple, path)->Path:
     "The photograph of an image, which must have a name."
