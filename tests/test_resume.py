@@ -168,6 +168,17 @@ def test_a_drawn_checkpoint_is_resumed_whole_or_named(checkpoint, data):
     finally: put_back(checkpoint)
 
 
+def test_one_byte_in_the_middle_of_each_file(checkpoint):
+    "Also where it is a digit of a weight, which no library would notice."
+    kind, work, files = checkpoint[:3]
+    if 'earlier' in kind: pytest.skip('an earlier version wrote no checksums')
+    for file, content in files.items():
+        middle = len(content)//2
+        file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1:])
+        try: assert isinstance(found := resumed(checkpoint), InputError) and str(file) in str(found), file
+        finally: put_back(checkpoint)
+
+
 @pytest.mark.parametrize('change', CHANGES)
 def test_other_settings_change_nothing(checkpoint, change):
     found = resumed(checkpoint, [change])
