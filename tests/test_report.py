@@ -212,6 +212,7 @@ def test_a_drawn_record_works_or_is_named(two, data):
     finally: file.write_bytes(whole)
 
 
+@pytest.mark.situation('a record in which a key is missing or of another type', 'one line: the record and the key; no table without it', theme='Checkpoints and records')
 @pytest.mark.parametrize('change, says', [
     (dict(config=dict(network=5)), 'network should be'), (dict(config=dict(training=dict(steps='many'))), 'training.steps should be'),
     (dict(data=dict(boxes='ground-truth')), 'data.val is missing'), (dict(data=dict(boxes=3)), 'data.boxes is 3'),

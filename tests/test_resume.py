@@ -168,6 +168,7 @@ def test_a_drawn_checkpoint_is_resumed_whole_or_named(checkpoint, data):
     finally: put_back(checkpoint)
 
 
+@pytest.mark.situation('a checkpoint in which one byte was changed on the disk', 'one line: the file, that it is damaged, and `--restart`', theme='Checkpoints and records')
 def test_one_byte_in_the_middle_of_each_file(checkpoint):
     "Also where it is a digit of a weight, which no library would notice."
     kind, work, files = checkpoint[:3]
@@ -188,6 +189,7 @@ def test_other_settings_change_nothing(checkpoint, change):
     finally: put_back(checkpoint)
 
 
+@pytest.mark.situation('a photograph that was exchanged between a stop and its resumption', 'one line: the people have changed since, and `--restart`', theme='Checkpoints and records')
 def test_people_that_changed_meanwhile(checkpoint):
     "The same folder, another photograph in it: the run stops there, and with the old file it goes on."
     kind, work = checkpoint[:2]
