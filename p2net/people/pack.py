@@ -492,7 +492,7 @@ def halves(pack:Pack,
     rows = np.arange(len(pack)) if images is None else random_images(pack, min(images, len(everybody)), seed)
     image_id = pack.image_id[rows]
     found, counts = np.unique(image_id, return_counts=True)
-    if len(found) < 2: raise ValueError(f"a pack of {len(found)} image can't be halved by image")
+    if len(found) < 2: raise InputError(f"people of {len(found)} photograph can't be divided into two halves by photograph", 'the search needs two at least')
     order = np.random.default_rng(seed).permutation(len(found))
     people = counts[order].cumsum()[:-1] # in the first 1, 2, … images
     first = np.isin(image_id, found[order[:np.abs(people - len(rows)/2).argmin() + 1]])
