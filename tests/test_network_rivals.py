@@ -94,7 +94,7 @@ def test_a_config_builds_it(name):
     (dict(depth=None), 'depth of p2net must be a number'), (dict(architecture='cpn', width=None), 'width of cpn must be a number')])
 def test_a_setting_that_would_do_nothing_is_refused(changes, says):
     with pytest.raises(ValueError) as error: make_config('small', network=changes)
-    assert str(error.value) == f'config: network: {says}'
+    assert str(error.value) == f'network: {says}'
 
 
 # ---- experiments
