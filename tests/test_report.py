@@ -216,7 +216,8 @@ def test_a_drawn_record_works_or_is_named(two, data):
 @pytest.mark.parametrize('change, says', [
     (dict(config=dict(network=5)), 'network should be'), (dict(config=dict(training=dict(steps='many'))), 'training.steps should be'),
     (dict(data=dict(boxes='ground-truth')), 'data.val is missing'), (dict(data=dict(boxes=3)), 'data.boxes is 3'),
-    (dict(data=dict(boxes='ground-truth', val=dict(name='rendered', people='300'))), 'data.val.people is 300'), (dict(policy=[]), r'policy is \[\]')])
+    (dict(data=dict(boxes='ground-truth', val=dict(name='rendered', people='300'))), 'data.val.people is 300'), (dict(policy=[]), r'policy is \[\]'),
+    (dict(cost=dict(gmac='1')), 'cost.gmac is 1'), (dict(data=dict(boxes='ground-truth', flip_test=[], val=dict(name='rendered', people=3))), r'data.flip_test is \[\]')])
 def test_a_record_with_an_odd_key_is_named_with_it(records, change, says):
     file = records/'tiny'/'p2net'/'0'/'record.json'
     file.write_text(json.dumps(json.loads(file.read_text()) | change))

@@ -105,12 +105,16 @@ def flat(record:dict, # as in record.json
     recorded_config(record['config'], path)
     wrong = {k: v for k, v in record['metrics'].items() if accuracy(k) and not 0 <= v <= 1}
     for k, v in wrong.items(): raise InputError(f'is {v}, expected 0 to 1', file=path, field=f'metrics.{k}')
-    return dict(**keys, boxes=boxes_of(need(data, 'boxes', (str, dict), path, 'data'), path), flip_test=data.get('flip_test'),
-                people=need(val := need(data, 'val', dict, path, 'data'), 'people', int, path, 'data.val'),
-                people_name=need(val, 'name', str, path, 'data.val'), people_id=val.get('fingerprint'), device=env.get('device'),
-                commit=str(env.get('commit') or 'unknown'), dirty=bool(env.get('dirty')), config=record['config'],
-                policy=need(record, 'policy', dict, path, default={}).get('sha256'),
-                **{k: v for k, v in record['cost'].items() if not isinstance(v, (dict, list))}, **record['metrics'])
+    word, boxes = (str, type(None)), boxes_of(need(data, 'boxes', (str, dict), path, 'data'), path)
+    val = need(data, 'val', dict, path, 'data')
+    cost = {k: need(record['cost'], k, (int, float, type(None), dict, list), path, 'cost') for k in record['cost']}
+    return dict(**keys, boxes=boxes, flip_test=need(data, 'flip_test', (bool, type(None)), path, 'data', default=None),
+                people=need(val, 'people', int, path, 'data.val'), people_name=need(val, 'name', str, path, 'data.val'),
+                people_id=need(val, 'fingerprint', word, path, 'data.val', default=None),
+                device=need(env, 'device', word, path, 'environment', default=None),
+                commit=need(env, 'commit', word, path, 'environment', default=None) or 'unknown', dirty=bool(env.get('dirty')),
+                config=record['config'], policy=need(need(record, 'policy', dict, path, default={}), 'sha256', word, path, 'policy', default=None),
+                **{k: v for k, v in cost.items() if not isinstance(v, (dict, list))}, **record['metrics'])
 
 def need(found:dict, key:str, kind:type|tuple, path, inside:str='', **default): # the value
     "What an object of a record has under `key`. InputError if it is missing, where there is no default, or of another type."
