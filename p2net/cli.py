@@ -5,7 +5,7 @@
 # %% ../nbs/90_cli.ipynb #214ef611
 from __future__ import annotations
 
-import argparse, math, os, select, sys
+import argparse, inspect, math, os, select, sys
 from pathlib import Path
 from typing import Callable
 
@@ -97,7 +97,9 @@ def photographs(args)->int: # 1 if a file couldn't be used
     return int(failed > 0)
 
 def doctor(args)->int: # 1 if there is a fault, 0 if there are at most notes
-    "Say what in a folder of photographs would stop training or make its numbers wrong."
+    """Say what in a folder of photographs would stop training or make its numbers wrong.
+
+    Exit code 1: there is a fault; 0: none, at most notes; 2: there is no such folder."""
     from p2net.doctor import examine, exit_code
     found = examine(args.folder, args.most, args.boxes, not args.quiet)
     print(*(found or [f"{args.folder}: nothing found"]), sep='\n')
@@ -184,7 +186,7 @@ def kept(parser:argparse.ArgumentParser)->None:
     parser.add_argument('--seconds', type=seconds,
                         help='stop each run, with a checkpoint, after this much time; the same command goes on')
     parser.add_argument('--restart', action='store_true',
-                        help='remove the checkpoint of a run and begin anew; without it, one of other settings is refused')
+                        help='remove the checkpoint of a run and begin anew, each time it is given; without it, a checkpoint of other settings is refused')
     parser.add_argument('--replace', action='store_true',
                         help='write over a complete record that was made with other settings')
 
@@ -230,7 +232,7 @@ def make_parser()->argparse.ArgumentParser:
                                      description='A reproducible companion to P²Net: DA², the network, and the tables.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='command')
     def add(name, does):
-        p = commands.add_parser(name, help=does.__doc__, description=does.__doc__,
+        p = commands.add_parser(name, help=does.__doc__.splitlines()[0], description=inspect.cleandoc(does.__doc__),
                                 epilog=f'examples:\n  {EXAMPLES[name]}',
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
         p.set_defaults(does=does)

@@ -16,7 +16,7 @@ import numpy as np
 from .errors import InputError, Tally, read_json
 from .people.annotations import Annotations, Row, read_annotations
 from .people.coco import check_detection, clip_box, load_detections, photo_of, read_coco
-from .people.folder import (PeopleFolder, SPLITS, coco_candidates, coco_files, coco_skeleton, find_people, hold_out,
+from .people.folder import (PeopleFolder, SPLITS, candidate_folders, coco_candidates, coco_files, coco_skeleton, find_people, hold_out,
                                  image_folders, lsp_folder, missing, mpii_folder)
 from .people.lsp import expect, people_of, photographs_of
 from .people.mpii import from_rows
@@ -33,8 +33,7 @@ __all__ = ['FILE_FAULTS', 'PERSON_FAULTS', 'JOINT_FAULTS', 'SKELETON_FAULTS', 'B
            'people_of_rows', 'check_rows', 'check_people', 'Poses', 'evenly', 'most_of', 'face_of', 'turned_faces',
            'crossed_limbs', 'unequal_limbs', 'check_sides', 'facing', 'check_both', 'Split', 'size_of', 'cut_out',
            'check_photographs', 'unreadable', 'check_others', 'is_on', 'check_joints', 'check_boxes', 'refused_boxes',
-           'places_in', 'recognised', 'coco_splits', 'coco_split', 'loaded_splits', 'mpii_alone', 'lsp_alone',
-           'examine']
+           'recognised', 'coco_splits', 'coco_split', 'loaded_splits', 'mpii_alone', 'lsp_alone', 'examine']
 
 # %% ../nbs/88_doctor.ipynb #7b3c9eaf
 FILE_FAULTS = { # name -> (what is seen, what comes of it and what to do)
@@ -556,14 +555,9 @@ def refused_boxes(boxes)->Iterator[InputError]:
         except InputError as error: yield error
 
 # %% ../nbs/88_doctor.ipynb #465a5415
-def places_in(root:Path)->list[Path]: # as find_people looks
-    "The folder, and the one folder in it where there is only one, as in archives."
-    inside = [p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(('.', '__'))]
-    return [root, *inside[:1]*(len(inside) == 1)]
-
 def recognised(root:Path)->tuple[Path|None, PeopleFolder|None]: # a folder in COCO's layout, or another one
     "What a folder is. InputError where it is nothing."
-    for place in places_in(root):
+    for place in candidate_folders(root):
         if coco_candidates(place): return place, None
         if found := lsp_folder(place) or mpii_folder(place): return None, found
     return None, find_people(root)

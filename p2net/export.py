@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .files import replacing
 from .evaluation.decoding import decode, filter_sigma, flip_average, heatmaps_of
 from .people.heatmaps import default_sigma
 from .predict import Pose
@@ -100,5 +101,5 @@ def to_onnx(pose:Pose, # `Pose.load()`
     model = onnx.load_from_string(traced(pose, opset))
     onnx.helper.set_model_props(model, metadata(pose))
     onnx.checker.check_model(model)
-    onnx.save(model, path)
+    with replacing(path) as new: onnx.save(model, new)
     return Path(path)

@@ -26,14 +26,15 @@ def sweep(folder:Path, pattern:str, # of the names
 # %% ../nbs/07_files.ipynb #ea12b168
 @contextmanager
 def replacing(path:str|Path)->Iterator[Path]:
-    "Another name, of the same ending, to write a file under: it takes the place of `path` when the `with` ends well."
+    "Name of the same ending to write a file under, which replaces `path` at the end of the `with` if it was written and nothing was raised."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f'.{path.stem}.{os.getpid()}.new{path.suffix}')
     try:
         yield new
-        with open(new, 'rb') as file: os.fsync(file.fileno())
-        os.replace(new, path)
+        if new.exists():
+            with open(new, 'rb') as file: os.fsync(file.fileno())
+            os.replace(new, path)
     except OSError as error:                            # a write that fails doesn't know the name of its file
         if error.errno and not error.filename: error.filename = str(path)
         raise

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json, os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 import p2net
 from .errors import InputError, Tally, read_json
+from .files import replacing
 from .network.backbone import read_tensors
 from .people.annotations import (Row, check_boxes, clean_box, clean_crowd, clean_ids, clean_images, image_of, is_person, joint_names,
                                       person_category)
@@ -43,7 +43,7 @@ __all__ = ['SHIPPED', 'FORMAT', 'Boxes', 'FOUR', 'FORMS', 'PHOTOS', 'VIDEOS', 'P
            'check_boxes_on', 'middle_box', 'box_around', 'Pose', 'Listed', 'plain_rows', 'detection_rows', 'coco_rows',
            'as_number', 'in_common', 'shared_parts', 'film_of', 'keys_of', 'BoxFile', 'odd_size', 'boxes_from_detector',
            'torchvision_detector', 'box_source', 'order_of', 'result_row', 'paint', 'expand', 'Film', 'Desk',
-           'number_of', 'in_place', 'predict_files']
+           'number_of', 'predict_files']
 
 # %% ../nbs/86_predict.ipynb #71b1da46
 SHIPPED = Path(p2net.__file__).parent/'weights'/'pose.safetensors'
@@ -211,7 +211,8 @@ class Pose:
         "Write the network in half precision, with all that is needed to use it."
         from safetensors.torch import save_file
         kernels = {k: v.half() if v.ndim == 4 else v for k, v in self.model.state_dict().items()} # normalisations stay exact
-        save_file({k: v.contiguous() for k, v in kernels.items()}, path, metadata={'p2net': self.about.to_json()})
+        with replacing(path) as new:
+            save_file({k: v.contiguous() for k, v in kernels.items()}, new, metadata={'p2net': self.about.to_json()})
         return Path(path)
 
     @property
@@ -618,19 +619,19 @@ class Desk:
         if colour := plain(picture): self.say(f'{path}: entirely {colour}')
         painted = self.look(picture, path)
         place = self.place_for(path, path.suffix if path.suffix.lower() in ('.jpg', '.jpeg', '.png') else '.jpg')
-        with in_place(place) as hidden: Image.fromarray(painted).save(hidden, quality=95)
+        with replacing(place) as new: Image.fromarray(painted).save(new, quality=95)
         return True
 
     def video(self, path:Path)->bool: # whether it was read whole
         "A video, frame by frame; frame n is called name#n."
         film, sink = Film(path), None
-        with in_place(self.place_for(path, '.mp4')) as hidden:
+        with replacing(self.place_for(path, '.mp4')) as new:
             try:
                 for n, frame in film.frames():
                     painted = self.look(frame, path.with_name(f'{path.name}#{n}'))
                     if sink is None:
                         size = painted.shape[1::-1]
-                        sink = cv2.VideoWriter(str(hidden), cv2.VideoWriter_fourcc(*'mp4v'), film.rate, size)
+                        sink = cv2.VideoWriter(str(new), cv2.VideoWriter_fourcc(*'mp4v'), film.rate, size)
                         if not sink.isOpened(): self.say(f"{path}: OpenCV can't write a film here; its people are in poses.json")
                     if painted.shape[1::-1] != size: painted = cv2.resize(painted, size)
                     sink.write(cv2.cvtColor(painted, cv2.COLOR_RGB2BGR))
@@ -642,15 +643,6 @@ class Desk:
 def number_of(path:Path)->int|None:
     "The number that a photograph is called by, if it is one."
     return as_number(path.stem) if path.suffix.lower() in PHOTOS else None
-
-@contextmanager
-def in_place(place:Path): # gives the path to write to
-    "A file that has its name only when it is whole."
-    hidden = place.with_name(f'.{os.getpid()}.{place.name}')
-    try:
-        yield hidden
-        if hidden.is_file(): os.replace(hidden, place)
-    finally: hidden.unlink(missing_ok=True)
 
 # %% ../nbs/86_predict.ipynb #31963538
 def predict_files(words, # files and folders

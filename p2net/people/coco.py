@@ -11,8 +11,8 @@ from unicodedata import normalize
 from urllib.parse import unquote
 import numpy as np
 from ..errors import InputError, Tally, read_json
-from .annotations import (AREA_OF_BOX, Annotations, Row, check_boxes, clean_box, key_of,
-                                      read_annotations)
+from .annotations import (AREA_OF_BOX, Annotations, Row, check_boxes, clean_box, is_person, key_of,
+                                      person_category, read_annotations)
 from .person import People, Person
 from .photographs import photo_size
 from .skeleton import COCO17, SKELETONS, Skeleton, convert
@@ -187,16 +187,21 @@ def read_detections(path)->Detections:
     "A detection file, every row checked. InputError names file, row and field."
     return check_detections(read_json(path), path)
 
-def check_detections(data, # list of rows, also as 'annotations' of a dictionary
+def check_detections(data, # list of rows, also as 'annotations' of a dictionary, with its own 'categories'
                      path, # for messages
                     )->Detections:
     "The rows of a detector, complete and of one type."
-    if isinstance(data, dict) and isinstance(data.get('annotations'), list): data = data['annotations']
+    category = None
+    if isinstance(data, dict) and isinstance(data.get('annotations'), list):
+        if data.get('categories'): category = person_category(data, path)
+        data = data['annotations']
     if not isinstance(data, list):
         raise InputError('a detection file is a list of {image_id, category_id, bbox, score}', None, path)
     if not data: raise InputError('holds no box', 'run the detector again, or leave the file out', path)
     found = Detections(str(path), [])
     found.rows = [check_detection(a, Row(path, f'row {n}', found.mended)) for n, a in enumerate(data)]
+    if category:                                                                # the numbers of this file, not those of the annotations
+        for r in found.rows: r['category_id'] = None if is_person(r, category) else f"{r['category_id']} in this file"
     return found
 
 def check_detection(a, row:Row)->dict:

@@ -20,7 +20,7 @@ from .skeleton import SKELETONS, Skeleton, load_skeleton
 # %% auto #0
 __all__ = ['SPLITS', 'OTHER_FILES', 'HEADS', 'PeopleFolder', 'missing', 'split_of', 'coco_candidates', 'is_object', 'coco_files',
            'image_folders', 'coco_skeleton', 'hold_out', 'coco_folder', 'mpii_files', 'mpii_val', 'mpii_split',
-           'mpii_folder', 'lsp_folder', 'find_people']
+           'mpii_folder', 'lsp_folder', 'candidate_folders', 'find_people']
 
 # %% ../../nbs/people/68_folder.ipynb #a3ee6325
 @dataclass(frozen=True, eq=False)
@@ -174,12 +174,16 @@ def lsp_folder(root:Path)->PeopleFolder|None:
     train, val = (partial(load, root, split) for split in ('train', val))
     return PeopleFolder(kind, root, SKELETONS['lsp14'], train, val, dict(train=file, val=file))
 
+def candidate_folders(root:Path)->list[Path]:
+    "The folder, and the folder in it where there is only one: archives are often packed so."
+    inside = [p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(('.', '__'))]
+    return [root, *inside] if len(inside) == 1 else [root]
+
 def find_people(folder)->PeopleFolder:
     "Recognise the people of a folder by what is in it. InputError where it holds none."
     root = Path(folder)
     if not root.is_dir(): raise InputError('there is no such folder', file=folder)
-    inside = [p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(('.', '__'))]
-    for place in (root, *inside[:1]*(len(inside) == 1)):                        # archives often hold one folder
+    for place in candidate_folders(root):
         for look in (coco_folder, lsp_folder, mpii_folder):
             if found := look(place): return found
     raise InputError("no people found; looked for annotations/person_keypoints_*.json (COCO, CVAT, rendered or own people), "
