@@ -20,7 +20,7 @@ __all__ = ['EXAMPLES', 'GOES_ON', 'people', 'run', 'evaluate', 'in_annotated_box
 # %% ../nbs/90_cli.ipynb #e6660969
 def people(args)->None:
     "Render people into a folder in COCO's format."
-    from p2net.people.rendering import RenderConfig, render_people
+    from p2net.rendering.render import RenderConfig, render_people
     folder = render_people(args.folder, RenderConfig(train=args.train, val=args.val, seed=args.seed),
                            workers=args.workers, progress=not args.quiet)
     print(f"people in {folder}")
@@ -85,7 +85,7 @@ def in_boxes(args, config, make:Callable)->tuple: # metrics, results, pack
 # %% ../nbs/90_cli.ipynb #dbf2c837
 def photographs(args)->int: # 1 if a file couldn't be used
     "Find people in photographs: pictures with skeletons, and a list of joints."
-    from p2net.predict import predict_files
+    from p2net.tools.predict import predict_files
     def complain(text): print(f"p2net predict: {text}", file=sys.stderr)
     rows, failed = predict_files(args.files, args.out, args.weights, args.boxes, args.threshold, complain)
     print(f"{len(rows)} people, pictures and poses.json in {args.out}")
@@ -100,7 +100,7 @@ def doctor(args)->int: # 1 if there is a fault, 0 if there are at most notes
     """Say what in a folder of photographs would stop training or make its numbers wrong.
 
     Exit code 1: there is a fault; 0: none, at most notes; 2: there is no such folder."""
-    from p2net.doctor import examine, exit_code
+    from p2net.tools.doctor import examine, exit_code
     found = examine(args.folder, args.most, args.boxes, not args.quiet)
     print(*(found or [f"{args.folder}: nothing found"]), sep='\n')
     return exit_code(found)
@@ -108,7 +108,7 @@ def doctor(args)->int: # 1 if there is a fault, 0 if there are at most notes
 # %% ../nbs/90_cli.ipynb #9d3bd0ce
 def everything(args)->None:
     "Run what lacks a record, then write tables and figures."
-    from p2net.cluster import read_pairs
+    from p2net.runs.cluster import read_pairs
     from p2net.reproduce import reproduce
     if args.cluster_set and not args.cluster: raise InputError('name the --cluster it is for', file='--cluster-set')
     reproduce(args.experiments, args.scale, args.seeds, args.data, args.config, args.set, args.out,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd, torch
 
-from .cluster import Cluster, make_executor
+from .runs.cluster import Cluster, make_executor
 from .errors import InputError
 from .report.figures import write_figures
 from .report.tables import write_tables

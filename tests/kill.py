@@ -124,7 +124,7 @@ class Forked:
     keep = None                                                                         # the pipe that tells of an event
     def __init__(self, folder, config):
         from dataclasses import asdict
-        from p2net.people import rendering
+        from p2net.rendering import render as rendering
         (asked, ask), (answered, answer) = os.pipe(), os.pipe()
         self.pid = os.fork()
         if not self.pid:
@@ -156,8 +156,8 @@ def flat_frame(config, split, index):
 def import_all(quick):
     "What a run needs, once; and what a run in a fork does otherwise."
     global QUICK
-    import multiprocessing, torch, torch._dynamo, p2net.cli, p2net.predict, p2net.reproduce, p2net.report.card
-    from p2net.people import rendering
+    import multiprocessing, torch, torch._dynamo, p2net.cli, p2net.tools.predict, p2net.reproduce, p2net.report.card
+    from p2net.rendering import render as rendering
     from p2net.report import figures, tables
     from p2net.runs import experiments, record
     QUICK = quick

@@ -763,7 +763,7 @@ def check_predict(place, case):
 
 def check_doctor(place, case):
     "The doctor on a changed folder and a changed detection file: where it finds no fault, training takes them; what training refuses has a fault."
-    from p2net.doctor import examine
+    from p2net.tools.doctor import examine
     boxes, people = case
     with place.fresh() as here:
         folder = people.make(place, here/'people')

@@ -13,7 +13,7 @@ TABLE = ROOT/'tests'/'README.md'
 THEMES = ('Annotation files', 'Detection files', 'Folders', 'Photographs', 'Films', 'MATLAB files', 'Policies', 'Settings',
           'Checkpoints and records', 'Interruptions')
 HOME = { # file of tests -> theme of its situations
-    'test_da2_published.py': 'Policies', 'test_da2_policy.py': 'Policies', 'test_da2_export.py': 'Policies', 'test_mpii_lsp.py': 'MATLAB files',
+    'test_da2_published.py': 'Policies', 'test_da2_policy.py': 'Policies', 'test_da2_libraries.py': 'Policies', 'test_mpii_lsp.py': 'MATLAB files',
     'test_photographs.py': 'Photographs', 'test_predict.py': 'Photographs', 'test_doctor.py': 'Annotation files',
     'test_user_files.py': 'Annotation files', 'test_people_loaders.py': 'Annotation files', 'test_evaluation_ap.py': 'Annotation files',
     'test_cli.py': 'Settings', 'test_resume.py': 'Interruptions', 'test_kill.py': 'Interruptions'}

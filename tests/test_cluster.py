@@ -7,7 +7,7 @@ import pytest
 from test_cli import coco, own_cache  # noqa: F401
 
 from p2net.cli import main
-from p2net.cluster import Cluster, make_executor
+from p2net.runs.cluster import Cluster, make_executor
 from p2net.errors import InputError
 from p2net.reproduce import run_missing
 from p2net.runs.experiments import Place, experiment_config

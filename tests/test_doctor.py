@@ -9,7 +9,7 @@ import cv2, numpy as np, pytest
 from PIL import Image
 from scipy.io import savemat
 
-from p2net.doctor import FAULTS, NOTES, Finding, Poses, Report, check_sides, examine, exit_code
+from p2net.tools.doctor import FAULTS, NOTES, Finding, Poses, Report, check_sides, examine, exit_code
 from p2net.errors import InputError
 from p2net.people.folder import find_people
 from p2net.people.pack import build_pack
@@ -423,7 +423,7 @@ def test_every_fault_of_the_list_is_planted_here():
 
 
 def test_reasons_without_a_name_are_told_as_they_are():
-    from p2net.doctor import LEFT_OUT, MENDED
+    from p2net.tools.doctor import LEFT_OUT, MENDED
     from p2net.errors import Tally
     report = Report(Path('x'))
     report.tally(Tally({'something new was done': (3, 'x/a.json: row 4')}), MENDED, 'x/a.json')
@@ -469,6 +469,6 @@ def test_the_sample_of_mpii_has_one_split():
 
 
 def test_rendered_people_are_clean():
-    from p2net.people.rendering import RenderConfig, rendered_folder
+    from p2net.rendering.render import RenderConfig, rendered_folder
     for config in (RenderConfig(), RenderConfig(train=8, val=4, seed=7)):
         if (rendered_folder(config)/'fingerprint.json').is_file(): assert [str(f) for f in examine(rendered_folder(config))] == []

@@ -10,7 +10,7 @@ from samples import sample
 from p2net.evaluation.average_precision import coco_results, keypoint_ap
 from p2net.evaluation.bootstrap import read_people, values
 from p2net.evaluation.decoding import person_score
-from p2net.evaluation.errors import KINDS, error_kinds
+from p2net.evaluation.error_types import KINDS, error_kinds
 from p2net.evaluation.nms import oks_nms
 from p2net.people.person import box_to_frame
 from p2net.people.skeleton import SKELETONS

@@ -16,7 +16,7 @@ from p2net.people.skeleton import SKELETONS, convert
 from p2net.reproduce import reproduce
 from p2net.runs.data import people_folder
 from p2net.runs.experiments import APART, EXPERIMENTS, OTHERS, Place, experiment_config, file_sha, in_order, run_experiment
-from p2net.runs.others import STICKS, other_people, read_sticks
+from p2net.runs.other_data import STICKS, other_people, read_sticks
 from p2net.runs.record import environment, is_done, make_record, write_record
 from samples import needs, sample
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from p2net.people.body import JOINTS, LIMITS, get_body
-from p2net.people.camera import look_at
+from p2net.rendering.body import JOINTS, LIMITS, get_body
+from p2net.rendering.camera import look_at
 from p2net.people.coco import load_coco
-from p2net.people.poses import MODES, draw_person, draw_phenotype, draw_pose
-from p2net.people.rendering import RenderConfig, get_studio, is_finished, make_actor, render_frame, render_people, rendered_folder
+from p2net.rendering.poses import MODES, draw_person, draw_phenotype, draw_pose
+from p2net.rendering.render import RenderConfig, get_studio, is_finished, make_actor, render_frame, render_people, rendered_folder
 from p2net.people.skeleton import SKELETONS
 
 SMALL = RenderConfig(train=5, val=2, side=96, supersampling=.5, smallest=20)
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 def resumed(tmp_path_factory):
     "The same data set by two workers, the whole process killed after its first frames and started again."
     folder = tmp_path_factory.mktemp('people')/'two'
-    code = f"from p2net.people.rendering import *; render_people({str(folder)!r}, RenderConfig(**{asdict(SMALL)!r}), workers=2, progress=False)"
+    code = f"from p2net.rendering.render import *; render_people({str(folder)!r}, RenderConfig(**{asdict(SMALL)!r}), workers=2, progress=False)"
     p = run_python(code, start_new_session=True)
     end = time.monotonic() + 240
     while len(list((folder/'frames').glob('*.json') if (folder/'frames').exists() else [])) < 2 and p.poll() is None:
@@ -56,7 +56,7 @@ def resumed(tmp_path_factory):
 @pytest.mark.parametrize('environment', [{}, AVX2], ids=['one thread', 'one thread, AVX2'])
 def test_a_frame_is_the_same_in_another_process(environment):
     "Whatever number of threads the processes have, one, as workers do, or as many as this one took, and whatever their processor's vectors."
-    code = ("import hashlib, json; from p2net.people.rendering import *; "
+    code = ("import hashlib, json; from p2net.rendering.render import *; "
             f"photo, quality, found = render_frame(RenderConfig(**{asdict(SMALL)!r}), 'val', 3); "
             "print(hashlib.sha256(photo.tobytes()).hexdigest(), quality, json.dumps(found))")
     p = run_python(code, environment)
@@ -205,7 +205,7 @@ def test_one_split_alone(tmp_path):
 
 def test_two_processes_may_want_the_same_folder(tmp_path):
     "Two runs on a cold cache: the second waits for the first and finds what it made."
-    code = ("import sys; from p2net.people.rendering import RenderConfig, render_people; "
+    code = ("import sys; from p2net.rendering.render import RenderConfig, render_people; "
             "print(render_people(sys.argv[1], RenderConfig(train=2, val=1, seed=5), workers=1, progress=False))")
     runs = [subprocess.Popen([sys.executable, '-c', code, tmp_path/'people'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [run.communicate(timeout=300) for run in runs]

@@ -9,7 +9,7 @@ import p2net
 from p2net.cli import main
 from p2net.errors import InputError
 from p2net.people.photographs import read_photo
-from p2net.predict import PHOTOS, SHIPPED, VIDEOS, BoxFile, Film, FoundPerson, Pose, expand, predict_files
+from p2net.tools.predict import PHOTOS, SHIPPED, VIDEOS, BoxFile, Film, FoundPerson, Pose, expand, predict_files
 from samples import sample
 
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_onnx_agrees_with_pytorch_where_sizes_do_not_divide(tmp_path, size):
     pytest.importorskip('onnx', reason="no onnx, an optional library: pip install -e '.[export]'")
     import torch
     from dataclasses import replace
-    from p2net.export import Recipe, to_onnx
+    from p2net.tools.export import Recipe, to_onnx
     pose = Pose.load()
     pose.about = replace(pose.about, input_size=size)
     session = ort.InferenceSession(to_onnx(pose, tmp_path/'pose.onnx'), providers=['CPUExecutionProvider'])
@@ -199,7 +199,7 @@ def test_training_and_prediction_see_the_same_person(album):
     "The canvas of a pack and the one of predict, of a photograph that is stored turned."
     from p2net.people.pack import build_pack
     from p2net.people.person import Person
-    from p2net.predict import pack_in_memory
+    from p2net.tools.predict import pack_in_memory
     (exif := Image.Exif())[274] = 6
     Image.fromarray(PEOPLE[0]).save('upright.png')
     Image.fromarray(PEOPLE[0]).transpose(Image.Transpose.ROTATE_90).save('phone.png', exif=exif)
@@ -353,12 +353,12 @@ def test_announced_numbers_that_are_wrong(monkeypatch, name, readable, announced
 def test_pictures_appear_when_they_are_whole(album, monkeypatch):
     "While a picture or a film is written it has a hidden name; what stops the writing leaves nothing."
     film('a.avi', 'MJPG')
-    paint = __import__('p2net.predict').predict.paint
+    paint = __import__('p2net.tools.predict').predict.paint
     def stop(picture, *a):
         if len(calls) == 3: raise KeyboardInterrupt
         calls.append(1); return paint(picture, *a)
     calls = []
-    monkeypatch.setattr('p2net.predict.paint', stop)
+    monkeypatch.setattr('p2net.tools.predict.paint', stop)
     with pytest.raises(KeyboardInterrupt): predicted(['album/1.jpg', 'a.avi'])
     assert sorted(p.name for p in Path('poses').iterdir()) == ['1.jpg', 'poses.json'] and len(json.loads(Path('poses/poses.json').read_text())) >= 3
 

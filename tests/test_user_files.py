@@ -10,7 +10,7 @@ from torch import nn
 
 from forked import forked
 from p2net.cli import main
-from p2net.doctor import examine, exit_code
+from p2net.tools.doctor import examine, exit_code
 from p2net.errors import InputError
 from p2net.evaluation.average_precision import box_ap, keypoint_ap, write_results
 from p2net.people.folder import find_people

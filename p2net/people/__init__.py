@@ -1,1 +1,1 @@
-"""People as data: skeletons, records, rendered scenes, loaders, packs, heatmaps, pictures (Section IV-A.1)."""
+"""People as data: skeletons, records, loaders, packs, heatmaps, pictures (Section IV-A.1)."""

@@ -19,7 +19,7 @@ from ..people.folder import find_people
 from ..people.heatmaps import default_sigma, joint_weights, render_heatmaps
 from ..people.pack import Pack, build_pack, pack_folder
 from ..people.person import People
-from ..people.rendering import RenderConfig, render_people, rendered_folder
+from ..rendering.render import RenderConfig, render_people, rendered_folder
 from ..people.skeleton import Skeleton
 from .config import DataConfig, TrainingConfig
 

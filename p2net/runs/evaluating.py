@@ -18,8 +18,8 @@ from ..da2.controls import IdentityPolicy
 from ..evaluation.average_precision import box_ap, box_results, coco_results, keypoint_ap, matches, oks, write_results
 from ..evaluation.decoding import decode, filter_sigma, flip_average, heatmaps_of, person_score
 from ..evaluation.pck import counted_joints, pck_table, pckh_table, scaled_error, torso_size
-from ..evaluation.errors import breakdown, error_kinds
-from ..evaluation.ladder import LADDER, climb, timed
+from ..evaluation.error_types import breakdown, error_kinds
+from ..evaluation.recipe_ablation import LADDER, climb, timed
 from ..evaluation.nms import oks_nms
 from ..files import replacing
 from ..errors import InputError

@@ -27,13 +27,13 @@ from .config import Config, make_config, merge, parse_override, read_settings
 from .data import RunPeople, load_people, notes_of, pack_people, people_folder, say_notes
 from .evaluating import (BREAKDOWN, Predictions, about_boxes, box_quality, by_person, coco_columns, ladder, measure,
                                      measure_boxes, predict, results_of, taken_apart, to_image, write_examples, write_with_truth)
-from .others import STICKS, answered, check_others, other_people, seen, write_sticks
+from .other_data import STICKS, answered, check_others, other_people, seen, write_sticks
 from .processes import is_main, process
 from .record import (environment, make_record, peak_memory_mib, read_record, read_rows, record_folder,
                                write_record, write_rows, write_whole)
 from .searching import Searcher
 from .shifts import shifted
-from .start import in_words as start_in_words, start_from
+from .initial_weights import in_words as start_in_words, start_from
 from .training import Trainer, make_network, remove_checkpoints
 
 # %% auto #0

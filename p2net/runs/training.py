@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..files import remove
 from ..network.backbone import misfit, read_tensors
 from ..network.losses import pose_loss
-from ..network.rivals import pose_network
+from ..network.baselines import pose_network
 from ..people.pack import Batches, Pack
 from ..progress import Progress
 from .checkpoints import loading, name_of, read_progress, same_run, write_progress, writing
