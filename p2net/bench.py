@@ -455,7 +455,7 @@ def searcher_of(estimator:str, work:str, share:float=1.)->Searcher:
     "The search of `tiny` with this estimator; `share` of the people are compared, in the paired one."
     config = make_config('tiny', experiment='bench', search=dict(estimator=estimator))
     searcher = Searcher(config, make_pack(config), work, progress=False)
-    if estimator == 'paired': searcher.search.estimator.share = share
+    if estimator == 'paired': searcher.search.estimator.compared = share
     return searcher
 
 # %% ../nbs/85_bench.ipynb #c3167433
@@ -540,7 +540,7 @@ class TrunkPass:
     "Forward and backward of the bare trunk, from its last features."
     def __init__(self, trainer:Trainer, x:Tensor):
         network, self.x = trainer.config.network, x
-        trunk = ResNetPyramid(network.depth, trunk=network.trunk)
+        trunk = ResNetPyramid(network.depth, base_channels=network.base_channels)
         self.model = trunk.to(trainer.device, memory_format=torch.channels_last).train()
         self.autocast = partial(autocast, trainer.training.precision, trainer.device)
 

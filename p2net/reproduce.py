@@ -17,7 +17,7 @@ from .errors import InputError
 from .report.figures import write_figures
 from .report.tables import write_tables
 from .runs.checkpoints import name_of
-from .runs.checks import check_runs, forerunners
+from .runs.checks import check_runs, dependencies
 from .runs.config import Config
 from .runs.data import load_people
 from .files import put
@@ -124,7 +124,7 @@ def run_missing(configs:list[Config], place:Place, pool:Here|Cluster|None=None, 
     if waiting: load_people(waiting[0].data, place.cache, place.progress)       # once, before the runs share it
     with pool or Here() as pool:
         while waiting or running:
-            for config in [c for c in waiting if forerunners(c) <= done][:pool.jobs - len(running)]:
+            for config in [c for c in waiting if dependencies(c) <= done][:pool.jobs - len(running)]:
                 waiting.remove(config)
                 line = min(set(range(pool.jobs)) - {taken for _, taken, _ in running.values()})
                 running[pool.start(config, place, line)] = config, line, time.perf_counter()

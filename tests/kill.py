@@ -27,9 +27,9 @@ from types import SimpleNamespace
 
 sys.path.append(str(Path(__file__).resolve().parent))
 SMALL = [f'--set={s}' for s in (
-    'data.train_people=6', 'data.val_people=3', 'data.render_seed=5', 'data.input_size=[64,48]', 'network.width=8', 'network.trunk=8',
-    'search.batch=3', 'search.share=1', 'search.candidates=2', 'search.warmup_steps=47', 'search.steps=6', 'search.log_every=2',
-    'search.sub_policies=singles', 'search.memory=.5', 'search.common=removed',
+    'data.train_people=6', 'data.val_people=3', 'data.render_seed=5', 'data.input_size=[64,48]', 'network.width=8', 'network.base_channels=8',
+    'search.batch=3', 'search.compared=1', 'search.candidates=2', 'search.warmup_steps=47', 'search.steps=6', 'search.log_every=2',
+    'search.sub_policies=singles', 'search.ema=.5', 'search.project=true',
     'training.batch=4', 'training.warmup_steps=3', 'training.checkpoint_every=3', 'training.validate_every=5')]
 STEPS = '--set=training.steps=12'
 WEIGHTS = 'runs/work/tiny/p2net/0/model.safetensors'

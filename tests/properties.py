@@ -30,10 +30,10 @@ from p2net.runs.evaluating import Predictions, average_precision, file_results, 
 COCO = SKELETONS['coco17']
 LONGEST = 60.                                           # seconds an example may take: it takes about a hundredth of that, training a fortieth
 LINE = 1000                                             # characters of the line that a user is shown
-QUICK = ('policy=identity', 'data.input_size=[64,48]', 'network.trunk=8', 'network.width=8', 'training.steps=1', 'training.batch=2',
+QUICK = ('policy=identity', 'data.input_size=[64,48]', 'network.base_channels=8', 'network.width=8', 'training.steps=1', 'training.batch=2',
          'training.warmup_steps=0', 'training.validate_every=null')
 
-SEARCH = (*QUICK, 'search.steps=1', 'search.warmup_steps=1', 'search.batch=2', 'search.share=1.0', 'search.sub_policies=singles')
+SEARCH = (*QUICK, 'search.steps=1', 'search.warmup_steps=1', 'search.batch=2', 'search.compared=1.0', 'search.sub_policies=singles')
 
 
 # ---- a small valid folder, boxes on it, and a network trained on it
@@ -699,7 +699,7 @@ def check_train(place, case):
             return worked_or_line(['train', 'p2net', '--data', folder, '--out', here/'runs', *sets(*QUICK)], here/'cache')
 
 
-EXPERIMENTS = ('search', 'mean-pose', 'untrained', 'box-quality', 'ladder', 'no-attention', 'lsp-test')
+EXPERIMENTS = ('search', 'mean-pose', 'untrained', 'box-quality', 'recipe-ablation', 'no-attention', 'lsp-test')
 
 
 def check_experiments(place, case):
@@ -707,7 +707,7 @@ def check_experiments(place, case):
     name, people = case
     with place.fresh() as here:
         folder = people.make(place, here/'people')
-        if name in ('box-quality', 'ladder', 'lsp-test'): shutil.copytree(place.runs, here/'runs')
+        if name in ('box-quality', 'recipe-ablation', 'lsp-test'): shutil.copytree(place.runs, here/'runs')
         words = ['search'] if name == 'search' else ['train', name]
         with unchanged(folder), limit(): return worked_or_line([*words, '--data', folder, '--out', here/'runs', *sets(*SEARCH)], here/'cache')
 
@@ -729,8 +729,8 @@ def check_settings(place, case):
         file = here/'settings'/'settings.yaml'
         file.parent.mkdir()
         file.write_bytes(data)
-        def cheap(c): return (c.data.source == 'here' and max(c.data.input_size) <= 64 and c.network.trunk == c.network.width == 8 and c.network.depth == 18 and c.network.architecture == 'p2net'
-                              and c.network.weights is None and c.training.start is None and c.evaluation.batch <= 64 and not c.evaluation.shifts and c.data.reach < 2)
+        def cheap(c): return (c.data.source == 'here' and max(c.data.input_size) <= 64 and c.network.base_channels == c.network.width == 8 and c.network.depth == 18 and c.network.architecture == 'p2net'
+                              and c.network.weights is None and c.training.init is None and c.evaluation.batch <= 64 and not c.evaluation.shifts and c.data.reach < 2)
         with unchanged(file.parent, place.people), limit():
             config = None
             def read(): nonlocal config; config = make_config('tiny', file)
@@ -973,7 +973,7 @@ def check_ap_in_boxes(place, case):
 
 # ---- how they are run
 
-CONFIG = dict(data=dict(input_size=[64, 48], source='here', padding=1.25, val_people=3), network=dict(trunk=8, width=8, depth=18), training=dict(steps=1, batch=2, lr=.001, schedule='cosine'),
+CONFIG = dict(data=dict(input_size=[64, 48], source='here', padding=1.25, val_people=3), network=dict(base_channels=8, width=8, depth=18), training=dict(steps=1, batch=2, lr=.001, schedule='cosine'),
               evaluation=dict(flip=True, method='text', batch=4), policy='identity')
 
 

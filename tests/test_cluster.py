@@ -14,7 +14,7 @@ from p2net.runs.experiments import Place, experiment_config
 
 submitit = pytest.importorskip('submitit', reason="no submitit, an optional library: pip install -e '.[cluster]'")
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = [f'--set={s}' for s in ('network.width=16', 'network.trunk=8', 'network.depth=18', 'training.steps=10', 'training.batch=4', 'training.warmup_steps=5',
+SETTINGS = [f'--set={s}' for s in ('network.width=16', 'network.base_channels=8', 'network.depth=18', 'training.steps=10', 'training.batch=4', 'training.warmup_steps=5',
                                    'training.checkpoint_every=5', 'training.precision=fp32')]
 
 
@@ -42,7 +42,7 @@ def test_two_runs_are_two_jobs(tmp_path, capfd):
 def test_a_job_that_fails_takes_nothing_with_it(tmp_path, monkeypatch):
     "One raises, one is killed without a word; the third is done, and what failed is named with its reason."
     coco(tmp_path/'data')
-    asked = [experiment_config(name, source=str(tmp_path/'data'), overrides=('network.width=16', 'network.trunk=8', 'training.batch=4', *more))
+    asked = [experiment_config(name, source=str(tmp_path/'data'), overrides=('network.width=16', 'network.base_channels=8', 'training.batch=4', *more))
              for name, more in (('mean-pose', ()), ('untrained', ('network.weights=absent.safetensors',)), ('hand-made', ('training.steps=100000',)))]
     monkeypatch.setattr(submitit.core.core.Job, '_results_timeout_s', 1)          # how long a result that isn't there is waited for
     sent, executor = {}, make_executor('local', tmp_path/'jobs')

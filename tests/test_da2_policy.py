@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from p2net.da2 import DADA15, OPERATIONS, POSE16, Policy, augment, augment_fast, load_policy
-from p2net.da2.controls import POLICIES, HandMade, IdentityPolicy, RandAugment, RandomPolicy, TrivialAugment, UpTo
+from p2net.da2.controls import POLICIES, HandMade, IdentityPolicy, RandAugment, RandomPolicy, TrivialAugment, UniformMagnitude
 from p2net.da2.policy import tree_map
 from p2net.errors import InputError
 from p2net.da2.relaxation import gumbel, relaxed_path, relaxed_switch, sample_path, sample_switch, uniform
@@ -264,7 +264,7 @@ def test_a_fault_is_one_line_with_file_row_and_field(data, says, tmp_path):
     assert len(str(error.value)) < len(str(file)) + 400
 
 
-@pytest.mark.parametrize('kind', [Policy, UpTo])
+@pytest.mark.parametrize('kind', [Policy, UniformMagnitude])
 def test_side_travels(kind):
     "One side: in throws, files, copies, and what is cut from a policy."
     policy = kind.from_json(written(PAIR | dict(side=[1, 0]), PAIR | dict(side=[-1, 0]), kind=kind.kind))

@@ -16,7 +16,7 @@ from p2net.compat import torchvision  # noqa: F401  before anything else of torc
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from p2net.da2 import OPERATIONS, POSE16, Draws, HandMade, Policy, RandAugment, TrivialAugment, UpTo, augment, augment_fast, load_policy
+from p2net.da2 import OPERATIONS, POSE16, Draws, HandMade, Policy, RandAugment, TrivialAugment, UniformMagnitude, augment, augment_fast, load_policy
 from p2net.da2.published import PUBLISHED, converted, lists_in, policy_of_lists
 from p2net.errors import InputError, Tally
 from samples import SHARED, needs
@@ -272,7 +272,7 @@ def uneven():
 
 HAND = dict(kind='policy', operations=[dict(name='rotate', high=45), 'Invert', dict(name='scale')], tau=.7, sub_policies=[
     dict(operations=['rotate', 'Invert'], pi=.5, p=[1, .6], m=[.5, 0]), dict(operations=['scale'], pi=.5, p=['.5'], m=[1], side=[-1])])
-VALID = [uneven().to_json(), HAND, UpTo.of(uneven()).to_json(), RandAugment().to_json(), HandMade().to_json(), TrivialAugment(True).to_json(), DADA,
+VALID = [uneven().to_json(), HAND, UniformMagnitude.of(uneven()).to_json(), RandAugment().to_json(), HandMade().to_json(), TrivialAugment(True).to_json(), DADA,
          [[['TranslateXAbs', .5, 7], ['SamplePairing', .5, 3]], [['Posterize2', 0, 10]], [['CutoutAbs', 1, 9], ['Equalize', .5, 2]]],
          [[['ShearY', .9, 8], ['Invert', .7, None]], [['Solarize', .6, 5], ['AutoContrast', .6, None]]],
          dict(CIFAR10=DADA, SVHN=[[['Rotate', .5, .5]]])]

@@ -15,12 +15,12 @@ from p2net.people.person import box_to_frame
 from p2net.people.skeleton import SKELETONS, convert
 from p2net.reproduce import reproduce
 from p2net.runs.data import people_folder
-from p2net.runs.experiments import APART, EXPERIMENTS, OTHERS, Place, experiment_config, file_sha, in_order, run_experiment
+from p2net.runs.experiments import APART, EXPERIMENTS, OTHER_DATA, Place, experiment_config, file_sha, in_order, run_experiment
 from p2net.runs.other_data import STICKS, other_people, read_sticks
 from p2net.runs.record import environment, is_done, make_record, write_record
 from samples import needs, sample
 
-SMALL = ('data.train_people=8', 'data.val_people=4', 'data.render_seed=7', 'network.width=16', 'network.trunk=8', 'policy=hand-made',
+SMALL = ('data.train_people=8', 'data.val_people=4', 'data.render_seed=7', 'network.width=16', 'network.base_channels=8', 'policy=hand-made',
          'training.batch=4', 'training.steps=3')
 LSP = SKELETONS['lsp14']
 
@@ -48,19 +48,19 @@ def runs(tmp_path_factory):
     rendered = find_people(people_folder(base.data, place.cache, False))
     crowd = [*rendered.train(), *rendered.val()][:10]
     sports, test = as_lsp(root/'sports', 'lspet', crowd), as_lsp(root/'test', 'lsp', crowd[::-1])
-    others = {'evaluation.others': str(test)}
+    others = {'evaluation.other_data': str(test)}
     far = {'training.lr': .01, 'training.warmup_steps': 0}                                # far from the first weights
     records = {'p2net': run('p2net', **far), 'lsp-test': run('lsp-test', **others),
-               'lspet-val': run('lspet-val', **{'evaluation.others': str(sports)}),
+               'lspet-val': run('lspet-val', **{'evaluation.other_data': str(sports)}),
                **{f'{n}-lspet': run(n, str(sports), **others)
-                  for n in ('p2net', 'from-rendered', 'lsp-test', 'lsp-test-from-rendered')}}
+                  for n in ('p2net', 'rendered-init', 'lsp-test', 'lsp-test-rendered-init')}}
     return records, place, sports, test
 
 
 def test_who_judges(runs):
     "The record's held-out people are the others, all of them, whatever data.val_people says."
     records, place, sports, test = runs
-    for name, (kind, _, _) in OTHERS.items():
+    for name, (kind, _, _) in OTHER_DATA.items():
         for there in {name, f'{name}-lspet'} & set(records):
             found = find_people(test if kind == 'lsp' else sports).val()
             assert (records[there]['data']['val']['name'], records[there]['data']['val']['people']) == (kind, len(found))
@@ -71,7 +71,7 @@ def test_who_judges(runs):
 def test_metrics_are_those_of_the_files_beside(runs):
     "PCK by record, by people.csv, by breakdown.csv and by sticks.csv (all five people are among the 24)."
     records, place, _, test = runs
-    for name in ('lsp-test', 'lsp-test-lspet', 'lsp-test-from-rendered-lspet'):
+    for name in ('lsp-test', 'lsp-test-lspet', 'lsp-test-rendered-init-lspet'):
         folder, metrics = place.root/'tiny'/name/'0', records[name]['metrics']
         people, sticks = read_people(folder), read_sticks(folder)
         assert metrics['PCK@0.2'] == pytest.approx(people['PCK@0.2'].sum()/people['PCK@0.2/asked'].sum(), abs=1e-12)
@@ -97,27 +97,27 @@ def test_the_floor_is_of_the_training_people(runs):
         error = np.linalg.norm(center + size*share/np.maximum(seen, 1) - p.joints, axis=-1)
         torso = np.linalg.norm(p.joints[LSP.index('left_shoulder')] - p.joints[LSP.index('right_hip')])
         right += (error <= .2*torso).sum(); asked += 14
-    for name in ('lsp-test-lspet', 'lsp-test-from-rendered-lspet'):
+    for name in ('lsp-test-lspet', 'lsp-test-rendered-init-lspet'):
         assert records[name]['metrics']['mean-pose/PCK@0.2'] == pytest.approx(right/asked, abs=1e-6)
 
 
 def test_training_began_where_rendered_people_left_off(runs):
     records, place, sports, _ = runs
-    start, file = records['from-rendered-lspet']['start'], place.work/'tiny/p2net/0/model.safetensors'
+    start, file = records['rendered-init-lspet']['init'], place.work/'tiny/p2net/0/model.safetensors'
     assert start['sha256'] == file_sha(file) and start['name'] == 'rendered' and len(start['anew']) == 10 and .5 < start['share'] < 1
     assert 'start' not in records['p2net-lspet']
-    own, theirs = load_file(place.work/'tiny/from-rendered-lspet/0/model.safetensors'), load_file(file)
+    own, theirs = load_file(place.work/'tiny/rendered-init-lspet/0/model.safetensors'), load_file(file)
     alone = load_file(place.work/'tiny/p2net-lspet/0/model.safetensors')
     name = max((k for k in own if k not in start['anew'] and own[k].is_floating_point()), key=lambda k: own[k].numel())
     assert (own[name] - theirs[name]).abs().mean() < .2*(own[name] - alone[name]).abs().mean()   # three steps from one, far from the other
 
 
 def test_naming_the_others_trains_nothing_again(runs):
-    "`reproduce` with evaluation.others finds the network that was trained without it."
+    "`reproduce` with evaluation.other_data finds the network that was trained without it."
     _, place, sports, test = runs
-    for name in ('p2net', 'from-rendered'):
-        with_others = experiment_config(name, source=str(sports), overrides=(*SMALL, f'evaluation.others={test}'))
-        assert with_others.evaluation.others is None and is_done(place.root, with_others)
+    for name in ('p2net', 'rendered-init'):
+        with_others = experiment_config(name, source=str(sports), overrides=(*SMALL, f'evaluation.other_data={test}'))
+        assert with_others.evaluation.other_data is None and is_done(place.root, with_others)
 
 
 def test_reproduce_does_what_is_missing(runs, tmp_path, monkeypatch):
@@ -129,18 +129,18 @@ def test_reproduce_does_what_is_missing(runs, tmp_path, monkeypatch):
     shutil.rmtree(out/'again/records/tiny/lsp-test-lspet')
     said, search = [], experiment_config('search', source=str(sports), overrides=SMALL)    # a search is among what p2net needs
     write_record(out/'again/records', make_record(search, 'complete', {}, environment(), {}, {}))
-    reproduce(('lsp-test',), source=str(sports), overrides=(*SMALL, f'evaluation.others={test}'), out=out/'again',
+    reproduce(('lsp-test',), source=str(sports), overrides=(*SMALL, f'evaluation.other_data={test}'), out=out/'again',
               committed=tmp_path/'none', cache=place.cache, jobs=1, progress=False, say=said.append)
     assert said[0].startswith('3 runs, 2 of them there already') and (out/'again/records/tiny/lsp-test-lspet/0/record.json').exists()
 
 
 @pytest.mark.parametrize('name, source, changes, error', [
     ('lsp-test', 'sports', {}, 'name the folder of LSP people'),
-    ('lsp-test', 'sports', {'evaluation.others': 'sports'}, 'holds LSPET people, this is about LSP'),
-    ('lspet-val', 'rendered', {'evaluation.others': 'nowhere'}, 'there is no such folder'),
-    ('from-rendered', 'rendered', {}, 'goes on with photographs; name their folder with --data'),
-    ('p2net', 'sports', {'training.start': 'nowhere.safetensors'}, 'nowhere.safetensors: there is no such file'),
-    ('p2net', 'sports', {'training.start': 'junk.safetensors'}, '0% of the weights fit'),
+    ('lsp-test', 'sports', {'evaluation.other_data': 'sports'}, 'holds LSPET people, this is about LSP'),
+    ('lspet-val', 'rendered', {'evaluation.other_data': 'nowhere'}, 'there is no such folder'),
+    ('rendered-init', 'rendered', {}, 'goes on with photographs; name their folder with --data'),
+    ('p2net', 'sports', {'training.init': 'nowhere.safetensors'}, 'nowhere.safetensors: there is no such file'),
+    ('p2net', 'sports', {'training.init': 'junk.safetensors'}, '0% of the weights fit'),
 ])
 def test_faults_in_one_line(runs, tmp_path, name, source, changes, error):
     _, place, sports, _ = runs
@@ -153,26 +153,26 @@ def test_faults_in_one_line(runs, tmp_path, name, source, changes, error):
     assert '\n' not in str(caught.value)
 
 
-@pytest.mark.parametrize('name, needed', [('lsp-test', 'p2net --scale tiny --seeds 0 --data '), ('from-rendered', 'p2net --scale tiny --seeds 0` first'),
-                                          ('lsp-test-from-rendered', 'from-rendered --scale tiny --seeds 0 --data ')])
+@pytest.mark.parametrize('name, needed', [('lsp-test', 'p2net --scale tiny --seeds 0 --data '), ('rendered-init', 'p2net --scale tiny --seeds 0` first'),
+                                          ('lsp-test-rendered-init', 'rendered-init --scale tiny --seeds 0 --data ')])
 def test_what_is_needed_is_named(runs, tmp_path, name, needed):
     "The command that makes the weights: of the same people, or of rendered ones."
     _, place, sports, test = runs
-    config = experiment_config(name, source=str(sports), overrides=(*SMALL, f'evaluation.others={test}'))
+    config = experiment_config(name, source=str(sports), overrides=(*SMALL, f'evaluation.other_data={test}'))
     with pytest.raises(ValueError, match=f'run `p2net train {needed}'):
         run_experiment(config, Place(tmp_path/'records', tmp_path/'work', place.cache, progress=False))
 
 
 def test_in_no_group():
     assert not set(APART) & set(in_order(['all'])) and not set(APART) & set(in_order(['main']))
-    assert {n for n, e in EXPERIMENTS.items() if e.kind == 'others'} == set(OTHERS) <= set(APART)
+    assert {n for n, e in EXPERIMENTS.items() if e.kind == 'other_data'} == set(OTHER_DATA) <= set(APART)
 
 
 @needs('data/lsp')
 @needs('data/lspet')
 def test_the_real_thousand():
     "LSP: 1,000 people, all 14 joints of all of them asked for, a head segment for nearly all."
-    config = experiment_config('lsp-test', overrides=(f"evaluation.others={sample('data/lsp')}",))
+    config = experiment_config('lsp-test', overrides=(f"evaluation.other_data={sample('data/lsp')}",))
     pack, about = other_people(config, 'lsp', progress=False)
     assert (len(pack), about['name'], (pack.visibility > 0).all()) == (1000, 'lsp', True)
     assert np.isfinite(pack.head_size).mean() > .99

@@ -13,14 +13,14 @@ from p2net.report import card
 from p2net.report.card import control_of, noise_of, noise_search, passes, policy_card, read_search, recipe, verdict
 
 RUNS = Path(__file__).resolve().parents[1]/'paper_results'/'runs'/'tiny'
-DARK, NONE = RUNS/'planted-dark'/'0', RUNS/'planted-none'/'0'
+DARK, NONE = RUNS/'shift-dark'/'0', RUNS/'shift-none'/'0'
 
 
 @pytest.fixture
 def folder(tmp_path):
     "The records of a search and of its control, free to be broken."
     for source in (DARK, NONE): shutil.copytree(source, tmp_path/'tiny'/source.parent.name/'0')
-    return tmp_path/'tiny'/'planted-dark'/'0'
+    return tmp_path/'tiny'/'shift-dark'/'0'
 
 
 def change(folder, **more):
@@ -42,7 +42,7 @@ def test_pdf_and_what_it_says(folder, tmp_path):
     fig = policy_card(folder, tmp_path/'card.pdf', noise=1)
     assert (tmp_path/'card.pdf').read_bytes().startswith(b'%PDF')
     said, search = words(fig), read_search(folder)
-    assert 'planted-dark, seed 0, scale tiny' in said and f"Drift {search.found.drift():.2f}" in said and 'With nothing planted: ' in said
+    assert 'shift-dark, seed 0, scale tiny' in said and f"Drift {search.found.drift():.2f}" in said and 'With nothing planted: ' in said
     for k in search.found.exact()[0].argsort(descending=True, stable=True)[:10].tolist(): assert recipe(search.found, k) in said
     assert f"{search.record['cost']['wall_s']:.0f} s" in said and 'No other seed has a record here' in said
 
@@ -55,8 +55,8 @@ def test_a_missing_file_is_named(folder, name):
 
 
 def test_only_the_same_search_is_a_control(folder):
-    assert control_of(read_search(folder)).name == 'planted-none, seed 0'
-    control = folder.parents[1]/'planted-none'/'0'
+    assert control_of(read_search(folder)).name == 'shift-none, seed 0'
+    control = folder.parents[1]/'shift-none'/'0'
     change(control, steps=7)
     assert control_of(read_search(folder)) is None
     change(control, steps=read_search(folder).settings['steps'], status='stopped')

@@ -14,7 +14,7 @@ from p2net.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = [f'--set={s}' for s in ('training.steps=24', 'training.batch=4', 'training.warmup_steps=5', 'training.checkpoint_every=5', 'training.validate_every=7',
-                                   'network.width=16', 'network.trunk=8', 'search.batch=4', 'search.warmup_steps=40', 'search.steps=24', 'search.sub_policies=singles')]
+                                   'network.width=16', 'network.base_channels=8', 'search.batch=4', 'search.warmup_steps=40', 'search.steps=24', 'search.sub_policies=singles')]
 PROGRAM = """
 import os, signal, sys
 from p2net.cli import main

@@ -1027,7 +1027,7 @@ def test_real_detections(name, tmp_path):
 # ---- through the command
 
 TINY = [f'--set={s}' for s in ('training.steps=2', 'training.batch=2', 'training.checkpoint_every=2', 'training.validate_every=2', 'training.warmup_steps=0',
-                               f'data.input_size=[{SIZE[0]},{SIZE[1]}]', 'network.width=8', 'network.trunk=8', 'network.depth=18', 'evaluation.shifts=[]')]
+                               f'data.input_size=[{SIZE[0]},{SIZE[1]}]', 'network.width=8', 'network.base_channels=8', 'network.depth=18', 'evaluation.shifts=[]')]
 
 
 def run(capsys, *words):

@@ -4,8 +4,8 @@ from .deploy import augment_fast
 from .policy import Policy
 from .search import Search
 from .estimators import Alignment, Exact, Unrolled
-from .controls import FrozenPolicy, HandMade, IdentityPolicy, RandAugment, RandomPolicy, TrivialAugment, UpTo
+from .controls import FrozenPolicy, HandMade, IdentityPolicy, RandAugment, RandomPolicy, TrivialAugment, UniformMagnitude
 from .published import load_policy
 
 __all__ = ['Alignment', 'DADA15', 'OPERATIONS', 'POSE16', 'Draws', 'Exact', 'FrozenPolicy', 'HandMade', 'IdentityPolicy', 'Operation', 'Policy',
-           'RandAugment', 'RandomPolicy', 'Search', 'TrivialAugment', 'Unrolled', 'UpTo', 'augment', 'augment_fast', 'load_policy']
+           'RandAugment', 'RandomPolicy', 'Search', 'TrivialAugment', 'Unrolled', 'UniformMagnitude', 'augment', 'augment_fast', 'load_policy']

@@ -47,7 +47,7 @@ def check_export(policy, # to be exported
                  missing:str, # 'ours' or 'raise'
                 )->None:
     "Refuse what cannot be written as a pipeline, and missing counterparts where the caller wants none of ours."
-    if not isinstance(policy, Policy) or policy.kind == 'up-to':
+    if not isinstance(policy, Policy) or policy.kind == 'uniform-magnitude':
         raise ValueError(f"{getattr(policy, 'kind', type(policy).__name__)}: only a policy with sub-policies, pi, p and "
                          "m can be exported")
     if missing not in ('ours', 'raise'): raise ValueError(f"missing must be 'ours' or 'raise', got {missing!r}")

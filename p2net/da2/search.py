@@ -246,13 +246,13 @@ class Paired(Estimator):
                  loss:Callable, # (model, inputs, target) -> (n,) losses
                  candidates:int=4, # M for each image, 2 or more
                  jitter:float=.5, # sigma on the logit of m; 0: magnitudes are not learnt
-                 share:float=1., # of the images, those whose candidates are compared; the others are only trained on
+                 compared:float=1., # fraction of the images, those whose candidates are compared; the others are only trained on
                 ):
         if candidates < 2:
             raise ValueError(f"paired candidates are compared with each other: at least 2, got {candidates}")
-        if not 0 < share <= 1: raise ValueError(f"share of the images must be above 0 and at most 1, got {share}")
+        if not 0 < compared <= 1: raise ValueError(f"compared must be above 0 and at most 1, got {compared}")
         self.policy, self.augment, self.loss = policy, augment, loss
-        self.candidates, self.jitter, self.share = candidates, jitter, share
+        self.candidates, self.jitter, self.compared = candidates, jitter, compared
 
 # %% ../../nbs/da2/40_search.ipynb #a0b8cf03
 @patch_to(Paired)
@@ -262,7 +262,7 @@ def throw(self,
           gen:torch.Generator, # of the CPU
          ): # inputs, target for the training step
     "M throws for each image that is compared; row i*M + j of `draws` is candidate j of image i. One for the others."
-    M, compared = self.candidates, math.ceil(self.share*n)
+    M, compared = self.candidates, math.ceil(self.compared*n)
     draws = self.policy.sample(compared*M + n - compared, gen, self.jitter)
     self.draws, others = (Draws(*(t[part] for t in draws)) for part in (slice(compared*M), slice(compared*M, None)))
     self.views = [self.augment(batch, Draws(*(t[j::M] for t in self.draws)), torch.arange(compared)) for j in range(M)]
@@ -328,21 +328,21 @@ class Search:
                  val_mode:str='evaluation', # BatchNorm in the validation pass: 'evaluation' or 'training'
                  probe_mode:str='training', # BatchNorm at omega+ and omega-: the same two
                  autocast:torch.dtype|None=None, # reduced precision for the training step only; Eq. (12) needs float32
-                 memory:float=0., # of v: what a step keeps of the steps before it, 0 to below 1
-                 pull:float=0., # part of the way back to the start that the policy goes after each step, 0 to below 1
+                 ema:float=0., # of v: what a step keeps of the steps before it, 0 to below 1
+                 decay:float=0., # part of the way back to the start that the policy goes after each step, 0 to below 1
                  reduce:Callable|None=None, # tensor -> its mean over all processes
                  **options, # of the estimator: candidates=4, jitter=.5, const=1., magnitude='constant' ...
                 ):
         for name, mode in (('val_mode', val_mode), ('probe_mode', probe_mode)):
             if mode not in ('evaluation', 'training'):
                 raise ValueError(f"{name} must be 'evaluation' or 'training', got {mode!r}")
-        for name, part in (('memory', memory), ('pull', pull)):
+        for name, part in (('ema', ema), ('decay', decay)):
             if not 0 <= part < 1: raise ValueError(f"{name} must be at least 0 and below 1, got {part}")
         self.model, self.policy, self.val_loss, self.optimizer = model, policy, val_loss, optimizer
         self.epsilon_scale, self.clip, self.val_mode, self.probe_mode, self.autocast = (epsilon_scale, clip, val_mode,
                                                                                         probe_mode, autocast)
         self.loss, self.reduce, self.steps, self.weights = loss, reduce or (lambda t: t), 0, learners(model)
-        self.memory, self.pull, self.slopes = memory, pull, {}
+        self.ema, self.decay, self.slopes = ema, decay, {}
         self.start = [d.detach().clone() for d in policy.parameters()]
         self.estimator = make_estimator(estimator, policy, augment, loss, **options)
         self.policy_optimizer = torch.optim.Adam(policy.parameters(), policy_lr, betas, eps=1e-16)
@@ -396,11 +396,11 @@ def remainder(v, l, # tensors, one of each for every weight
 # %% ../../nbs/da2/40_search.ipynb #5e5e6979
 @patch_to(Search)
 def remembered(self, who:str, g:list[Tensor])->list[Tensor]:
-    "The mean of this gradient over the steps so far, each counting `memory` times as much as the next."
-    if not self.memory: return g
+    "The mean of this gradient over the steps so far, each counting `ema` times as much as the next."
+    if not self.ema: return g
     old, weight = self.slopes.get(who, ([torch.zeros_like(a) for a in g], 0.))
-    total = [self.memory*a + b for a, b in zip(old, g)]
-    weight = self.memory*weight + 1
+    total = [self.ema*a + b for a, b in zip(old, g)]
+    weight = self.ema*weight + 1
     self.slopes[who] = total, weight
     return [a/weight for a in total]
 
@@ -414,8 +414,8 @@ def direction(self,
     v, loss = self.slope(batch)
     v = self.remembered('judges', v)
     if own is None: return v, dict(val_loss=loss)
-    v, common = remainder(v, self.remembered('learners', self.slope(own)[0]))
-    return v, dict(val_loss=loss, common=common)
+    v, cosine = remainder(v, self.remembered('learners', self.slope(own)[0]))
+    return v, dict(val_loss=loss, cosine=cosine)
 
 # %% ../../nbs/da2/40_search.ipynb #fc62ced1
 @patch_to(Search)
@@ -457,7 +457,7 @@ def step(self,
     more = self.estimator.backward(h, zeta)                                              # Eq. (12)
     for d in self.policy.parameters(): d.grad = self.reduce(torch.zeros_like(d) if d.grad is None else d.grad)
     self.policy_optimizer.step()
-    if self.pull: pull_back(self.policy.parameters(), self.start, self.pull)
+    if self.decay: pull_back(self.policy.parameters(), self.start, self.decay)
     self.steps += 1
     return dict(step=self.steps, train_loss=train_loss, **judged, zeta=zeta, v_norm=norm(v).item(),
                 epsilon=epsilon, **seen,

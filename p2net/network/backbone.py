@@ -42,15 +42,15 @@ class ResNetPyramid(nn.Module):
     def __init__(self,
                  depth:int=101, # 18, 34, 50, 101 or 152
                  weights:str|Path|None=None, # None: random; 'imagenet': torchvision's; else a .safetensors file
-                 trunk:int=64, # channels of conv2_x before the widening; 64 is ResNet's, 32 halves all
+                 base_channels:int=64, # channels of conv2_x before the widening; 64 is ResNet's, 32 halves all
                 ):
         super().__init__()
         if depth not in DEPTHS: raise ValueError(f"depth must be one of {DEPTHS}, got {depth}")
         resnet = getattr(torchvision.models, f'resnet{depth}')()
-        if trunk != 64: narrow(resnet, trunk/64)
+        if base_channels != 64: narrow(resnet, base_channels/64)
         for name in STAGES: setattr(self, name, getattr(resnet, name))
         self.depth = depth
-        self.channels = tuple(c*(4 if depth >= 50 else 1) for c in (trunk, 2*trunk, 4*trunk, 8*trunk))
+        self.channels = tuple(c*(4 if depth >= 50 else 1) for c in (base_channels, 2*base_channels, 4*base_channels, 8*base_channels))
         if weights is not None: load_weights(self, weights)
 
     def forward(self, x:Tensor)->tuple[Tensor, ...]: # (B, 3, H, W) -> C2 .. C5, each (B, c_i, H/2^i, W/2^i)
@@ -103,11 +103,11 @@ def fit_tensors(trunk:ResNetPyramid, # whose parameters are overwritten
         if name not in tensors and (stage not in here or name.endswith('num_batches_tracked')): continue
         if wrong := misfit(tensors.get(name), value, resnet):
             if name not in tensors: wrong += f'; other parts of {stage} are there'
-            raise InputError(wrong, 'set network.depth and network.trunk as the file has them', source, field=name)
+            raise InputError(wrong, 'set network.depth and network.base_channels as the file has them', source, field=name)
     extra = next((k for k in tensors if k not in own and not k.endswith('num_batches_tracked')), None)
     if extra:
         raise InputError(f"{tuple(tensors[extra].shape)} is not part of {resnet}, by torchvision's names",
-                         'to go on from a whole network of this project, set training.start', source, field=extra)
+                         'to go on from a whole network of this project, set training.init', source, field=extra)
     if not tensors: raise InputError('holds no tensor of a ResNet', file=source)
     trunk.load_state_dict(tensors, strict=False)  # copies into the trunk's own tensors, so that halves become float32
     return sorted({k.split('.')[0] for k in own} - here)

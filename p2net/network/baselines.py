@@ -51,10 +51,10 @@ class SimpleBaseline(nn.Module):
                  width:int=256, # channels of the transposed convolutions
                  *,
                  weights:str|Path|None=None, # of the trunk: None, 'imagenet' or a .safetensors file
-                 trunk:int=64, # channels of the ResNet's first stage; 64 is ResNet's
+                 base_channels:int=64, # channels of the ResNet's first stage; 64 is ResNet's
                 ):
         super().__init__()
-        self.backbone = ResNetPyramid(depth, weights, trunk)
+        self.backbone = ResNetPyramid(depth, weights, base_channels)
         channels = (self.backbone.channels[3], width, width, width)
         self.head = nn.Sequential(*map(doubling, channels, channels[1:]))
         self.predictor = point_predictor(width, joints)
@@ -139,10 +139,10 @@ class CPN(P2Net):
                  joints:int=17, # J
                  width:int=256, # channels of every level
                  *,
-                 weights:str|Path|None=None, trunk:int=64, # of the ResNet, as above
+                 weights:str|Path|None=None, base_channels:int=64, # of the ResNet, as above
                 ):
         plain = dict(parallel=False, attention=False, dilation=1)
-        super().__init__(depth, joints, width, **plain, bottlenecks=(0, 1, 2, 3), weights=weights, trunk=trunk)
+        super().__init__(depth, joints, width, **plain, bottlenecks=(0, 1, 2, 3), weights=weights, base_channels=base_channels)
 
 # %% ../../nbs/network/60_baselines.ipynb #3c34e48d
 ARCHITECTURES = {'p2net': P2Net, 'simplebaseline': SimpleBaseline, 'cpn': CPN}

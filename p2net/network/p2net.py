@@ -67,12 +67,12 @@ class FeatureExtraction(nn.Module):
                  weights:str|Path|None=None, # of the trunk: None, 'imagenet' or a .safetensors file (C-56)
                  prepare:int=1, sources:int=3, zero_init:bool=True, # of Parallel Fusion (C-64, C-65, C-71)
                  conv_first:bool=False, # the cheap order in both fusions (C-69)
-                 trunk:int=64, # channels of the ResNet's first stage; 64 is ResNet's
+                 base_channels:int=64, # channels of the ResNet's first stage; 64 is ResNet's
                  predictor_std:float|None=.001, # of the predictors' first weights; None: He's (C-84)
                 ):
         super().__init__()
         check_switches(parallel=parallel, progressive=progressive)
-        self.backbone = ResNetPyramid(depth, weights, trunk)
+        self.backbone = ResNetPyramid(depth, weights, base_channels)
         self.laterals = nn.ModuleList(conv_bn(c, width, relu=True) for c in self.backbone.channels)
         self.parallel = self.progressive = nn.Identity()
         if parallel:
@@ -105,7 +105,7 @@ class P2Net(FeatureExtraction):
                  reduction:int=1, # of the attention (C-78)
                  concat_c2:bool=True, # C2 is concatenated too (C-80)
                  predictor_std:float|None=.001, # of the predictors' first weights; None: He's (C-84)
-                 **reading, # weights, prepare, sources, zero_init, conv_first, trunk: see FeatureExtraction
+                 **reading, # weights, prepare, sources, zero_init, conv_first, base_channels: see FeatureExtraction
                 ):
         super().__init__(depth, joints, width, parallel, progressive, predictor_std=predictor_std, **reading)
         check_switches(attention=attention)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..evaluation.bootstrap import Interval, paired_bootstrap, read_people
 from .claims import records_folder
-from .tables import (DASH, RIVALS, Markdown, RunsMissing, check_comparable, check_same_recipe, commits,
+from .tables import (DASH, BASELINES, Markdown, RunsMissing, check_comparable, check_same_recipe, commits,
                                  find_runs, gains, name_of, network_name, no_records, pick_runs, pipe_table, setting,
                                  shown, table_runs)
 
@@ -20,7 +20,7 @@ __all__ = ['rival_runs', 'both_counters', 'rivals_table', 'interval', 'winner', 
 
 # %% ../../nbs/report/25_baselines.ipynb #857076ae
 def rival_runs(folder:str|Path|None=None, # of records; None: the repository's
-               names:tuple[str, ...]=tuple(RIVALS), # experiments
+               names:tuple[str, ...]=tuple(BASELINES), # experiments
                **options, # scale, seeds
               )->tuple[pd.DataFrame, list[str]]: # runs of p2net and of the rivals that are there, what is not
     "P²Net and its rivals, checked to differ in the network alone."
@@ -83,7 +83,7 @@ def verdict(folder:str|Path, rival:str, runs:pd.DataFrame, metric:str='AP')->str
 
 # %% ../../nbs/report/25_baselines.ipynb #4570bfad
 def show_rivals(folder:str|Path|None=None, # of records; None: the repository's
-                names:tuple[str, ...]=tuple(RIVALS), # experiments: rivals or EQUAL_COST
+                names:tuple[str, ...]=tuple(BASELINES), # experiments: rivals or EQUAL_COST
                 **options, # scale, seeds
                )->Markdown:
     "The table, its verdicts, and what is not there."

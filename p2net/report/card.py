@@ -51,17 +51,17 @@ def noise_search(found:Policy, # gives the search space and the start
                 )->pd.DataFrame: # step, entropy, drift, a column an operation
     "The path of a search whose judge throws dice."
     policy, gen = start_of(found, settings.get('tied', False)), torch.Generator().manual_seed(seed)
-    n, M = math.ceil(settings.get('share', 1.)*settings['batch']), settings['candidates']
+    n, M = math.ceil(settings['compared']*settings['batch']), settings['candidates']
     paired = Paired(policy, None, None, M, settings['jitter'])
     adam, rows = (torch.optim.Adam(policy.parameters(), settings['policy_lr'], (.5, .999), eps=1e-16),
                   [where_it_is(policy, 0)])
-    begin, pull = [d.detach().clone() for d in policy.parameters()], settings.get('pull', 0.)
+    begin, decay = [d.detach().clone() for d in policy.parameters()], settings['decay']
     for step in range(1, settings['steps'] + 1):
         paired.draws = policy.sample(n*M, gen, paired.jitter)
         adam.zero_grad()
         paired.backward([torch.randn(n, M, generator=gen)], 1.)
         adam.step()
-        if pull: pull_back(policy.parameters(), begin, pull)
+        if decay: pull_back(policy.parameters(), begin, decay)
         if step % settings['log_every'] == 0 or step == settings['steps']: rows.append(where_it_is(policy, step))
     return pd.DataFrame(rows)
 
@@ -100,12 +100,12 @@ def read_search(folder:str|Path)->Search:
 # %% ../../nbs/report/40_card.ipynb #ea072a47
 def control_of(search:Search)->Search|None:
     "The same search without the plant, where its record is complete and its settings are the same."
-    if not search.settings.get('plant'): return None
-    name = search.record['experiment'].replace(search.settings['plant'], 'none')
+    if not search.settings.get('shift'): return None
+    name = search.record['experiment'].replace(search.settings['shift'], 'none')
     folder = search.folder.parent.parent/name/str(search.record['seed'])
     if not (folder/'record.json').exists() or read_record(folder)['status'] != 'complete': return None
     control = read_search(folder)
-    return control if {**control.settings, 'plant': search.settings['plant']} == search.settings else None
+    return control if {**control.settings, 'shift': search.settings['shift']} == search.settings else None
 
 # %% ../../nbs/report/40_card.ipynb #fc56361e
 def noise_of(search:Search, count:int)->list[pd.DataFrame]:
@@ -128,7 +128,7 @@ def plot_path(search:Search, control:Search|None, noise:list[pd.DataFrame], what
     frozen = math.log(len(search.found.table)) if what == 'entropy' else 0.
     band(ax, noise, what)
     ax.axhline(frozen, color='black', lw=.8, ls=':', label='frozen policy')
-    if control: ax.plot(control.path.step, control.path[what], '--', color=PALETTE[1], label='nothing planted')
+    if control: ax.plot(control.path.step, control.path[what], '--', color=PALETTE[1], label='no injected shift')
     ax.plot(search.path.step, search.path[what], color=PALETTE[0], lw=1.8, label='this search')
     label = dict(entropy=r'entropy of $\pi$ (nats)', drift='drift from the start')[what]
     ax.set(xlim=(0, search.path.step.iloc[-1]), ylim=(0, 1 if what == 'drift' else 1.08*frozen), xlabel='search step',
@@ -148,7 +148,7 @@ def plot_strength(search:Search, control:Search|None, noise:list[pd.DataFrame], 
     ax.axvline(1/len(share), color='black', lw=.8, ls=':', label='at the start')
     if control:
         ax.plot(pd.Series(control.found.shares())[share.index], y, 'D', color=PALETTE[1], mec='black', mew=.5, ms=4,
-                zorder=3, label='nothing planted')
+                zorder=3, label='no injected shift')
     ax.set(yticks=y, yticklabels=share.index, ylim=(len(y) - .4, -.6), xlabel=r'share of $\pi\,p\,m$ at the end')
     ax.legend(frameon=False, fontsize=7, loc='lower center', bbox_to_anchor=(.4, 1), ncols=3, columnspacing=1,
               handlelength=1.5)
@@ -213,8 +213,8 @@ def passes(settings:dict)->tuple[int,int]|None: # forward, backward, in batches;
     "Passes of the network that a search takes."
     warm, steps, M = settings['warmup_steps'], settings['steps'], settings['candidates']
     ends = {'paired': (2*M, 0), 'straight-through': (2, 2)}.get(settings.get('estimator'))
-    apart = 2 + (settings.get('common') == 'removed')
-    share = settings.get('share', 1.) if settings.get('estimator') == 'paired' else 1. # no option of the others
+    apart = 2 + (settings['project'])
+    share = settings['compared'] if settings.get('estimator') == 'paired' else 1. # no option of the others
     return ends and tuple(round(warm + steps*(apart + share*end)) for end in ends)
 
 
@@ -238,15 +238,15 @@ def verdict(search:Search, control:Search|None, noise:list[pd.DataFrame])->list[
         ends = [path.drift.iloc[-1] for path in noise]
         lines.append(f"Without a signal: {min(ends):.2f} to {max(ends):.2f} in {len(ends)} searches on noise, "
                      f"{sum(e >= drift for e in ends)} of them as far as this one.")
-        if search.settings.get('memory'):
+        if search.settings.get('ema'):
             lines.append("(v was remembered: dice thrown anew each step stray less than its errors.)")
     else: lines.append(f"Without a signal: not computed for the estimator {search.settings.get('estimator')!r}.")
-    if control: lines.append(f"With nothing planted: {control.found.drift():.2f} (same seed).")
-    elif search.settings.get('plant'): lines.append("With nothing planted: no complete record with the same settings.")
+    if control: lines.append(f"With no injected shift: {control.found.drift():.2f} (same seed).")
+    elif search.settings.get('shift'): lines.append("With no injected shift: no complete record with the same settings.")
     return lines
 
 # %% ../../nbs/report/40_card.ipynb #7a9a0ccb
-ALSO = ('share', 'common', 'tied', 'memory', 'pull', 'probe_mode')
+ALSO = ('compared', 'project', 'tied', 'ema', 'decay', 'probe_mode')
 
 def small_print(search:Search)->list[str]:
     "Settings, cost, data, machine and seeds, in lines."
@@ -260,7 +260,7 @@ def small_print(search:Search)->list[str]:
             f"M = {s['candidates']}, policy rate {s['policy_lr']}",
             'Also: ' + ', '.join(f"{k} {s[k]}" for k in ALSO if k in s),
             f"People: {people.get('name')}, {people.get('people')}; judges "
-            f"{('shifted: ' + s['plant']) if s.get('plant') else 'as they are'}",
+            f"{('shifted: ' + s['shift']) if s.get('shift') else 'as they are'}",
             f"Machine: {e.get('device')}, {e.get('threads')} thread{'s'*(e.get('threads') != 1)}, torch {e.get('torch')}",
             f"Commit {str(e.get('commit'))[:10]}{' with uncommitted changes' if e.get('dirty') else ''}; config "
             f"{r['config_hash']}",

@@ -15,12 +15,12 @@ import numpy as np, pandas as pd
 from ..evaluation.bootstrap import PEOPLE, Interval, paired_bootstrap, read_people
 from .claims import TABLES, load_claims, numbers, records_folder, results_folder, wide
 from ..errors import InputError
-from ..runs.config import ADDED_LATER, brief, flatten, recorded_config
-from ..runs.experiments import WAYS
+from ..runs.config import brief, flatten, recorded_config
+from ..runs.experiments import VARIANTS
 from ..runs.record import read_record, write_whole
 
 # %% auto #0
-__all__ = ['KEYS', 'FREE', 'INTERVALS', 'AP_COLUMNS', 'OWN', 'FLOORS', 'CONTROLS', 'RIVALS', 'EQUAL_COST', 'LAYOUTS',
+__all__ = ['KEYS', 'FREE', 'INTERVALS', 'AP_COLUMNS', 'OWN', 'FLOORS', 'CONTROLS', 'BASELINES', 'EQUAL_COST', 'LAYOUTS',
            'LEVEL_COLUMNS', 'CELLS', 'CAPTIONS', 'DASH', 'NAMES', 'EXPECTED', 'SPACES', 'find_runs', 'RunsMissing',
            'pick_runs', 'load_runs', 'run_name', 'flat', 'need', 'boxes_of', 'accuracy', 'check_comparable', 'recipe',
            'check_same_recipe', 'unit', 'summarise', 'gains', 'interval', 'Layout', 'pckh_columns', 'ablation',
@@ -28,7 +28,7 @@ __all__ = ['KEYS', 'FREE', 'INTERVALS', 'AP_COLUMNS', 'OWN', 'FLOORS', 'CONTROLS
            'setting', 'caption', 'commits', 'network_name', 'retrained', 'name_of', 'shown', 'spread_shown', 'lines_of',
            'laid_out', 'label_of', 'Markdown', 'pipe_table', 'roman', 'under', 'as_markdown', 'as_text', 'table_1',
            'table_2', 'table_3', 'table_4', 'table_5', 'table_6', 'show_table', 'no_records', 'in_words', 'have',
-           'planted_shares', 'write_tables']
+           'shift_shares', 'write_tables']
 
 # %% ../../nbs/report/20_tables.ipynb #737321c8
 KEYS = ['scale', 'experiment', 'seed']
@@ -140,7 +140,7 @@ def check_comparable(runs:pd.DataFrame)->None: # of `load_runs`
     for name, group in runs.groupby('experiment', sort=False):
         settings = [flatten({k: v for k, v in c.items() if k != 'seed'}) for c in group.config]
         for key in dict.fromkeys(k for s in settings for k in s):
-            values = list(dict.fromkeys(str(s.get(key, ADDED_LATER.get(key))) for s in settings))
+            values = list(dict.fromkeys(str(s.get(key)) for s in settings))
             if len(values) > 1:
                 raise InputError(f"runs of {name} differ in more than the seed: {key} is {' and '.join(values)}")
     for key in ('people_id', 'boxes', 'flip_test'):
@@ -154,7 +154,7 @@ FREE = ('network.', 'search.', 'experiment', 'seed', 'training.alpha', 'evaluati
 
 def recipe(run:pd.Series)->dict: # of `load_runs`
     "How a run was trained and tested, whatever the network."
-    settings = ADDED_LATER | flatten(run.config)
+    settings = flatten(run.config)
     same = {k: v for k, v in settings.items() if not k.startswith(FREE)}
     return same | {'pretrained': settings['network.weights'] is not None, 'policy file': run.policy}
 
@@ -251,13 +251,13 @@ def ablation(without:str, *more:str)->Layout:
     return Layout(AP_COLUMNS | OWN, {'p2net': 'Ours', without: 'Ours*', **dict.fromkeys(more, ''), **FLOORS},
                   ('p2net', without))
 
-RIVALS = {'cpn': 'CPN [6]', 'simplebaseline': 'SimpleBaseline [4]', 'hrnet': 'HRNet-W32 [7]'}
+BASELINES = {'cpn': 'CPN [6]', 'simplebaseline': 'SimpleBaseline [4]', 'hrnet': 'HRNet-W32 [7]'}
 EQUAL_COST = ('attention-control', 'parallel-control')  # in the place of the block, convolutions of its cost (C-83)
 LAYOUTS = {
     1: Layout({'#Params': 'parameters', 'GFLOPs': 'gmac', **AP_COLUMNS, **OWN},
-              {**RIVALS, 'p2net': 'Ours', **FLOORS}, ('p2net',)),
+              {**BASELINES, 'p2net': 'Ours', **FLOORS}, ('p2net',)),
     2: Layout(pckh_columns(),
-              {e: RIVALS[e] for e in ('simplebaseline', 'hrnet')} | {'p2net': 'Ours', **FLOORS}, ('p2net',),
+              {e: BASELINES[e] for e in ('simplebaseline', 'hrnet')} | {'p2net': 'Ours', **FLOORS}, ('p2net',),
               'MPII test, ResNet-101; input size and boxes are not said'),
     3: Layout({}, {'box-quality': ''}, ('box-quality',)),
     4: ablation('hand-made', *CONTROLS), 5: ablation('no-attention', EQUAL_COST[0]),
@@ -366,7 +366,7 @@ def build(number:int, # of the table
     layout = LAYOUTS[number]
     runs, remarks = table_runs(folder or records_folder(), list(layout.required), layout.optional, scale, seeds)
     check_comparable(runs)
-    check_same_recipe(runs, (*RIVALS, *EQUAL_COST))
+    check_same_recipe(runs, (*BASELINES, *EQUAL_COST))
     made, cells, metrics, rows = commits(runs), load_claims(number, claims), layout.metrics, layout.rows
     words = caption(number, runs, layout.measured)
     if number == 3: runs, metrics, rows = levels(runs), LEVEL_COLUMNS, {}
@@ -440,7 +440,7 @@ def network_name(config:dict)->str: # of a record
 
 def retrained(runs:pd.DataFrame)->str: # '' without rivals
     "Which networks the rows of rivals are, and what they share with ours."
-    found = runs[runs.experiment.isin(RIVALS)].drop_duplicates('experiment')
+    found = runs[runs.experiment.isin(BASELINES)].drop_duplicates('experiment')
     if found.empty: return ''
     loss = lambda run: ', all joints in the loss' if flatten(run.config).get('training.alpha', 10) is None else ''
     names = [f'{name_of(run.experiment)} ({network_name(run.config)}{loss(run)})' for _, run in found.iterrows()]
@@ -490,7 +490,7 @@ def lines_of(group:pd.DataFrame, # the cells of one row, in the table's order
     if group.n.max() > 0:
         cells = [shown(m, v, gain) + spread_shown(m, s) if not np.isnan(v) else ''
                  for m, v, s in zip(group.metric, group.ours, group.spread)]
-        lines.append(['retrained here' if group.experiment.iloc[0] in RIVALS else 'ours', *cells, str(group.n.max())])
+        lines.append(['retrained here' if group.experiment.iloc[0] in BASELINES else 'ours', *cells, str(group.n.max())])
     if gain and group.low.notna().any():
         ends = zip(group.metric, group.low, group.high)
         lines.append(['95 %', *('' if np.isnan(low) else f'{shown(m, low, True)} to {shown(m, high, True)}'
@@ -515,7 +515,7 @@ def laid_out(table:pd.DataFrame, # of `build`
 def label_of(row:str, group:pd.DataFrame, printed:dict)->str:
     "A row's name: as printed, with the network it was printed for or what of ours stands beside it."
     experiment = group.experiment.iloc[0]
-    if group.n.max() > 0 and experiment not in RIVALS: words = [name_of(experiment)]
+    if group.n.max() > 0 and experiment not in BASELINES: words = [name_of(experiment)]
     else: words = [t for c in ('Backbone', 'Input size') if (t := printed.get(c, {}).get(row)) not in (None, '-', '')]
     return words[0] if row == experiment else ': '.join([row.replace(' - ', ' − '), ', '.join(words)]
                                                         if words else [row])
@@ -600,14 +600,14 @@ def have(experiments:list[str], folder:str|Path|None=None)->bool:
 # %% ../../nbs/report/20_tables.ipynb #f66a62ce
 EXPECTED = {'dark': ('brightness',), 'turned': ('rotate',), 'inverted': ('invert',),
             'moved': ('translate_x', 'translate_y')}
-SPACES = {end: WAYS[end].space for end in ('', '-twice', '-pairs', '-pairs-remembered', '-pairs-twice', '-free', '-kept')}  # of those that are told
+SPACES = {end: VARIANTS[end].space for end in ('', '-batch-64', '-pairs', '-pairs-ema', '-pairs-batch-64', '-pairs-untied', '-unprojected')}  # of those that are told
 
-def planted_shares(folder:str|Path|None=None, # of records; None: the repository's
-                   scale:str='tiny')->pd.DataFrame: # plant, space, expected, n, start, control, planted, rank
-    "Share of the expected operations in the planted search and in its control, a row a plant that has both; means over common seeds."
+def shift_shares(folder:str|Path|None=None, # of records; None: the repository's
+                   scale:str='tiny')->pd.DataFrame: # shift, space, expected, n, start, control, shifted, rank
+    "Share of the expected operations in the search under a shift and in its control, a row for each shift that has both; means over common seeds."
     found, rows = find_runs(folder or records_folder()), []
-    for (end, space), (plant, expected) in product(SPACES.items(), EXPECTED.items()):
-        names = [f'planted-{plant}{end}', f'planted-none{end}']
+    for (end, space), (shift, expected) in product(SPACES.items(), EXPECTED.items()):
+        names = [f'shift-{shift}{end}', f'shift-none{end}']
         done = found[(found.status == 'complete') & (found.scale == scale) & found.experiment.isin(names)]
         seeds = done.seed.value_counts().loc[lambda n: n == 2].index
         if not len(seeds): continue
@@ -615,9 +615,9 @@ def planted_shares(folder:str|Path|None=None, # of records; None: the repository
         mean = shares.groupby('experiment')[[c for c in shares if c.startswith('share')]].mean()
         of = lambda name, head: sum(mean.loc[name, f'{head}/{o}'] for o in expected)
         ends = mean.loc[names[0]].filter(regex='^share/').drop([f'share/{o}' for o in expected])
-        rows.append((plant, space, ' + '.join(expected), len(seeds), of(names[0], 'share_start'), of(names[1], 'share'),
+        rows.append((shift, space, ' + '.join(expected), len(seeds), of(names[0], 'share_start'), of(names[1], 'share'),
                      of(names[0], 'share'), 1 + int((ends > of(names[0], 'share')).sum())))
-    return pd.DataFrame(rows, columns=['plant', 'space', 'expected', 'n', 'start', 'control', 'planted', 'rank'])
+    return pd.DataFrame(rows, columns=['shift', 'space', 'expected', 'n', 'start', 'control', 'shifted', 'rank'])
 
 # %% ../../nbs/report/20_tables.ipynb #7c3a71dc
 def write_tables(folder:str|Path|None=None, # of records; None: the repository's

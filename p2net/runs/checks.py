@@ -12,21 +12,21 @@ from ..errors import InputError
 from ..network.backbone import read_tensors
 from .checkpoints import read_progress, read_state, same_run
 from .config import Config, differences, list_changes
-from .experiments import EXPERIMENTS, Place, base_name, check_needs
+from .experiments import EXPERIMENTS, Place, check_needs
 from .processes import is_main
 from .record import find_record
 from .searching import STATE as SEARCH_STATE
 from .training import STATE as TRAINING_STATE, last_checkpoint, make_network
 
 # %% auto #0
-__all__ = ['check_weights', 'check_trained', 'check_checkpoint', 'set_aside', 'keep_result', 'check_writable', 'forerunners',
+__all__ = ['check_weights', 'check_trained', 'check_checkpoint', 'set_aside', 'keep_result', 'check_writable', 'dependencies',
            'check_runs']
 
 # %% ../../nbs/runs/75_checks.ipynb #53214739
 def check_weights(config:Config)->None:
     "Try the files of weights that a run begins from. InputError for one that can't be used."
     if config.network.weights is not None: make_network(config, 17)
-    if config.training.start not in (None, 'rendered'): read_tensors(config.training.start)
+    if config.training.init not in (None, 'rendered'): read_tensors(config.training.init)
 
 def check_trained(config:Config, path:str|Path)->None:
     "Try the weights of a whole network, which `p2net evaluate` measures. InputError if they are not of the network of `config`."
@@ -67,10 +67,9 @@ def check_writable(*folders:str|Path)->None:
         with tempfile.TemporaryFile(dir=folder): pass
 
 # %% ../../nbs/runs/75_checks.ipynb #2278a5f6
-def forerunners(config:Config)->set[tuple[str, int]]: # (experiment, seed)
+def dependencies(config:Config)->set[tuple[str, int]]: # (experiment, seed)
     "Runs whose records this run reads."
-    base = base_name(config.experiment)
-    return {(need + config.experiment[len(base):], config.seed) for need in EXPERIMENTS[base].needs}
+    return {(need, config.seed) for need in EXPERIMENTS[config.experiment].needs}
 
 def check_runs(configs:list[Config], # that are to be run, now
                place:Place,
@@ -81,7 +80,7 @@ def check_runs(configs:list[Config], # that are to be run, now
     for config in configs:
         if replace: set_aside(config, place, say)
         else: keep_result(config, place)
-        if not forerunners(config) & made_here: check_needs(config, place)
-        if EXPERIMENTS[base_name(config.experiment)].kind in ('search', 'train', 'floor'): check_weights(config)
+        if not dependencies(config) & made_here: check_needs(config, place)
+        if EXPERIMENTS[config.experiment].kind in ('search', 'train', 'trivial'): check_weights(config)
         if not place.restart: check_checkpoint(config, place.workshop(config))
     check_writable(place.root, place.work)

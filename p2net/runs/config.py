@@ -15,11 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..errors import InputError, read_yaml
 
 # %% auto #0
-__all__ = ['Positive', 'Fraction', 'Count', 'Seed', 'Side', 'Switch', 'HAS', 'Plant', 'PolicyName', 'LATER', 'SCALES', 'SHORT',
-           'ADDED_LATER', 'Strict', 'DataConfig', 'NetworkConfig', 'SearchConfig', 'TrainingConfig', 'EvaluationConfig',
-           'settled', 'Config', 'merge', 'brief', 'problem_of', 'source_of', 'settings_error', 'recorded_config',
-           'flatten', 'differences', 'list_changes', 'option', 'parse_override', 'make_config', 'in_sections',
-           'read_settings']
+__all__ = ['Positive', 'Fraction', 'Count', 'Seed', 'Side', 'Switch', 'HAS', 'Shift', 'PolicyName', 'SCALES', 'SHORT', 'Strict',
+           'DataConfig', 'NetworkConfig', 'SearchConfig', 'TrainingConfig', 'EvaluationConfig', 'Config', 'merge',
+           'brief', 'problem_of', 'source_of', 'settings_error', 'recorded_config', 'flatten', 'differences',
+           'list_changes', 'option', 'parse_override', 'make_config', 'in_sections', 'read_settings']
 
 # %% ../../nbs/runs/10_config.ipynb #8d5312b1
 class Strict(BaseModel):
@@ -44,6 +43,7 @@ Side = Annotated[int, Field(ge=32, le=8192, multiple_of=4)]  # of the network's 
 class DataConfig(Strict):
     "Which people, how they are cut out, IV.A.1."
     source: str = 'rendered'                            # 'rendered' or a folder of photographs
+    name: Annotated[str, Field(pattern=r'^[a-z0-9]+$')] = 'rendered'  # of the data set: 'rendered', 'coco', 'mpii', 'lsp', 'lspet'
     train_people: Count|None = 1100                     # people rendered, or at most taken from the folder; None: all
     val_people: Count|None = 300                        # the same for the held-out ones
     render_seed: Seed = 0                               # seed of the rendered people, apart from the run's
@@ -54,7 +54,7 @@ class DataConfig(Strict):
 # %% ../../nbs/runs/10_config.ipynb #249bb8fe
 Switch = Literal[True, False, 'control']               # in, out, or plain convolutions of equal cost, C-83
 # of NetworkConfig's
-HAS = {'simplebaseline': ('depth', 'width', 'trunk', 'weights'), 'cpn': ('depth', 'width', 'trunk', 'weights'),
+HAS = {'simplebaseline': ('depth', 'width', 'base_channels', 'weights'), 'cpn': ('depth', 'width', 'base_channels', 'weights'),
        'hrnet-w18-small-v2': ('weights',), 'hrnet-w32': ('weights',), 'hrnet-w48': ('weights',)}  # fields; P²Net has all
 
 class NetworkConfig(Strict):
@@ -62,7 +62,7 @@ class NetworkConfig(Strict):
     architecture: Literal['p2net', 'simplebaseline', 'cpn', 'hrnet-w18-small-v2', 'hrnet-w32', 'hrnet-w48'] = 'p2net'
     depth: Literal[18, 34, 50, 101, 152]|None = 18      # ResNet's; None: HRNet has no such number
     width: Annotated[int, Field(ge=8, le=4096, multiple_of=4)]|None = 64  # channels D of the pyramid; None: HRNet's name is its width
-    trunk: Annotated[int, Field(ge=8, le=1024)] = 64    # channels of the ResNet's first stage; 64 is ResNet's
+    base_channels: Annotated[int, Field(ge=8, le=1024)] = 64  # of the ResNet's first stage; 64 is ResNet's
     parallel: Switch = True                             # parallel fusion (Table VI)
     progressive: Switch = True                          # progressive fusion
     attention: Switch = True                            # attention module (Table V)
@@ -86,8 +86,8 @@ class NetworkConfig(Strict):
         return {name: value for name, value in self.model_dump(exclude={'architecture'}).items() if (name in has) is own}
 
 # %% ../../nbs/runs/10_config.ipynb #155dc685
-Plant = Literal['turned', 'tilted', 'dark', 'inverted', 'moved']    # of runs.shifts
-PolicyName = Literal['searched', 'averaged', 'up-to', 'identity', 'hand-made', 'frozen', 'frozen-up-to',
+Shift = Literal['turned', 'tilted', 'dark', 'inverted', 'moved']    # of runs.shifts
+PolicyName = Literal['searched', 'averaged', 'uniform-magnitude', 'identity', 'hand-made', 'frozen', 'frozen-uniform-magnitude',
                      'random', 'randaugment', 'trivialaugment']
 
 class SearchConfig(Strict):
@@ -100,19 +100,18 @@ class SearchConfig(Strict):
     tau: Positive = .5                                  # both temperatures, C-24, C-25
     epsilon: Positive = .01                             # epsilon |v| of Eq. 12
     probe_mode: Literal['training', 'evaluation'] = 'evaluation'    # BatchNorm at omega+ and omega-, C-41
-    share: Annotated[float, Field(gt=0, le=1)] = .5     # of the batch, those whose candidates are compared
-    common: Literal['kept', 'removed'] = 'kept'         # what v shares with the gradient of the learners' clean pictures
-    tied: bool = False                                  # an operation's numbers are the same in all its sub-policies
-    memory: Annotated[float, Field(ge=0, lt=1)] = 0.    # of v over the steps; 0: the present judges only
-    pull: Annotated[float, Field(ge=0, lt=1)] = 0.      # of the policy towards its start, each step
+    compared: Annotated[float, Field(gt=0, le=1)] = .5  # fraction of the batch whose candidates are compared
+    project: bool = False                               # v: its component orthogonal to the gradient of clean training images
+    tied: bool = False                                  # one p and m per operation, shared by all its sub-policies
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.       # of the validation gradient v over the steps; 0: this step's batch alone
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.     # of the policy's parameters towards their start, each step
     policy_lr: Positive = .05                           # Adam's, C-46
     lr: Positive = 5e-4                                 # of the network during the search, C-47
     batch: Annotated[Count, Field(ge=2)] = 32           # people a step, training and validation each
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 200  # with the start policy, before the policy moves
     steps: Count = 150                                  # of the policy
     log_every: Count = 5                                # steps between two entries of policy.csv
-    # what is done to the people that judge: the falsifiable test
-    plant: Plant|None = None
+    shift: Shift|None = None                            # injected into the images of the search's validation split
     images: Count|None = None                           # training images at random whose people it sees, C-52; None: all
 
 # %% ../../nbs/runs/10_config.ipynb #eb9511de
@@ -133,7 +132,7 @@ class TrainingConfig(Strict):
     precision: Literal['auto', 'fp32', 'bf16'] = 'auto'
     checkpoint_every: Count = 200                       # steps
     validate_every: Count|None = 250                    # steps; None: at the end only
-    start: str|None = None  # whole network to begin from: a .safetensors file, or 'rendered' (runs.start)
+    init: str|None = None                               # initial weights of the whole network: a .safetensors file, or 'rendered' (runs.initial_weights)
 
     @model_validator(mode='after')
     def fits(self)->TrainingConfig:
@@ -150,20 +149,8 @@ class EvaluationConfig(Strict):
     method: Literal['text', 'sign', 'dark', 'argmax'] = 'text'   # sub-pixel step, C-107
     batch: Count = 64
     boxes: str|None = None  # JSON of a detector's boxes, for the experiment 'detected', C-111
-    others: str|None = None  # folder of other people, for 'lsp-test' and its like (runs.others)
-    shifts: tuple[Plant, ...] = ()                      # held-out people are measured under these, too
-
-# %% ../../nbs/runs/10_config.ipynb #182f5ba4
-# section -> field -> what runs without the field did
-LATER = {'network': {'trunk': 64, 'architecture': 'p2net'},
-         'search': {'share': 1., 'common': 'kept', 'tied': False, 'memory': 0., 'pull': 0., 'images': None},
-         'training': {'start': None}, 'evaluation': {'boxes': None, 'others': None, 'shifts': []}}
-
-def settled(settings:dict)->dict: # a copy
-    "Settings without the later fields that change nothing."
-    same = lambda section, field, value: LATER.get(section, {}).get(field, ...) == value
-    return {section: {k: v for k, v in group.items() if not same(section, k, v)} if isinstance(group, dict) else group
-            for section, group in settings.items()}
+    other_data: str|None = None                         # folder of another data set, for 'lsp-test' and its like (runs.other_data)
+    shifts: tuple[Shift, ...] = ()                      # held-out people are measured under these, too
 
 # %% ../../nbs/runs/10_config.ipynb #7e964461
 class Config(Strict):
@@ -179,10 +166,14 @@ class Config(Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @property
+    def run_name(self)->str: # 'p2net' on rendered people, 'p2net-lspet' on LSPET's
+        "The experiment, and the data set where it isn't the rendered one: the folder of the records."
+        return self.experiment if self.data.name == 'rendered' else f'{self.experiment}-{self.data.name}'
+
+    @property
     def hash(self)->str: # 16 hexadecimal digits, equal for equal settings
         "What resuming compares: a run goes on only under the settings that it began with."
-        return hashlib.sha256(json.dumps(settled(self.model_dump(mode='json')),
-                                         sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.model_dump(mode='json'), sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../../nbs/runs/10_config.ipynb #52cb218e
 SCALES = {
@@ -257,8 +248,8 @@ def settings_error(error:ValidationError, layers:list[tuple])->InputError:
 def recorded_config(settings:dict, # `config` of a record
                     file=None, # of the record, for the message
                    )->Config:
-    "The config of a record, whichever version wrote it: what it lacks had the value of `LATER`. InputError if it is none."
-    try: return Config.model_validate(merge(LATER, settings))
+    "The config of a record. InputError if it is none."
+    try: return Config.model_validate(settings)
     except ValidationError as error: raise settings_error(error, [(file, settings)]) from None
 
 # %% ../../nbs/runs/10_config.ipynb #e479571e
@@ -270,13 +261,11 @@ def flatten(settings:dict, # nested
         out |= flatten(value, f'{head}{key}.') if isinstance(value, dict) else {f'{head}{key}': value}
     return out
 
-ADDED_LATER = flatten(merge(Config().model_dump(mode='json'), LATER))  # what a record means by a setting that it does not have
-
 def differences(old:dict, # `config` of a record or of a checkpoint
                 config:Config)->dict[str, tuple]: # field -> (old value, new value)
     "Settings in which an earlier run differs from `config`."
-    new, old = flatten(config.model_dump(mode='json')), ADDED_LATER | flatten(old)
-    return {key: (old[key], new[key]) for key in new if old[key] != new[key]}
+    new, old = flatten(config.model_dump(mode='json')), flatten(old)
+    return {key: (old.get(key), new[key]) for key in new if key not in old or old[key] != new[key]}
 
 def list_changes(found:dict[str, tuple])->str: # of `differences`
     "'training.steps 400 -> 500, seed 0 -> 1'."

@@ -14,7 +14,7 @@ import numpy as np, torch
 from torch import nn
 
 from ..errors import InputError
-from ..da2.controls import FrozenPolicy, HandMade, IdentityPolicy, RandAugment, RandomPolicy, TrivialAugment, UpTo
+from ..da2.controls import FrozenPolicy, HandMade, IdentityPolicy, RandAugment, RandomPolicy, TrivialAugment, UniformMagnitude
 from ..da2.policy import Policy
 from ..evaluation.bootstrap import PEOPLE, people_file
 from ..evaluation.cost import count
@@ -23,7 +23,7 @@ from ..people.folder import find_people
 from ..people.pack import Pack
 from ..people.person import transform
 from .checkpoints import save_weights
-from .config import Config, make_config, merge, parse_override, read_settings
+from .config import Config, DataConfig, make_config, merge, parse_override, read_settings
 from .data import RunPeople, load_people, notes_of, pack_people, people_folder, say_notes
 from .evaluating import (BREAKDOWN, Predictions, about_boxes, box_quality, by_person, coco_columns, ladder, measure,
                                      measure_boxes, predict, results_of, taken_apart, to_image, write_examples, write_with_truth)
@@ -37,13 +37,13 @@ from .initial_weights import in_words as start_in_words, start_from
 from .training import Trainer, make_network, remove_checkpoints
 
 # %% auto #0
-__all__ = ['RIVALS', 'TABLES', 'ABLATIONS', 'OTHERS', 'ON_REQUEST', 'SHIFTED', 'SHIFTS', 'WAYS', 'PLANTED', 'BOUGHT', 'CONTROLS',
-           'EXPERIMENTS', 'APART', 'MAIN', 'KINDS', 'Experiment', 'Way', 'in_order', 'folder_suffix', 'base_name',
-           'experiment_config', 'without_idle', 'searched_policy', 'policy_of', 'Place', 'size_of', 'measured',
-           'headline', 'clear_results', 'remove_state', 'longer', 'search_run', 'under_shift', 'train_run', 'file_sha',
-           'start_file', 'begin', 'floor_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run', 'ladder_run',
-           'boxes_of', 'detected_run', 'write_evaluation', 'others_run', 'check_needs', 'holds_result',
-           'run_experiment']
+__all__ = ['BASELINES', 'TABLES', 'ABLATIONS', 'OTHER_DATA', 'ON_REQUEST', 'SHIFT_SUMMARIES', 'MEASURED_SHIFTS', 'VARIANTS',
+           'SHIFT_SEARCHES', 'SHIFT_TRAININGS', 'CONTROLS', 'EXPERIMENTS', 'APART', 'MAIN', 'READ_BY', 'KINDS',
+           'Experiment', 'Variant', 'in_order', 'data_name', 'experiment_config', 'searched_policy', 'policy_of',
+           'Place', 'size_of', 'measured', 'headline', 'clear_results', 'remove_state', 'longer', 'search_run',
+           'under_shift', 'train_run', 'file_sha', 'start_file', 'begin', 'trivial_run', 'mean_pose_predictions',
+           'trained_weights', 'boxes_run', 'recipe_ablation_run', 'boxes_of', 'detected_run', 'write_evaluation',
+           'other_data_run', 'check_needs', 'holds_result', 'run_experiment']
 
 # %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Experiment:
     "One run of the list."
     name: str
     what: str                               # in words
-    # 'search', 'train', 'boxes', 'ladder', 'detected', 'others' (evaluate a trained network) or 'floor' (trains nothing)
+    # 'search', 'train', 'boxes', 'recipe_ablation', 'detected', 'other_data' (evaluate a trained network) or 'trivial' (trains nothing)
     kind: str
     serves: str                             # table or figure
     changes: dict = field(default_factory=dict)  # of the scale's config
@@ -67,7 +67,7 @@ def _control(name, policy, what, serves='Table IV', **changes):
 
 # %% ../../nbs/runs/70_experiments.ipynb #7032b136
 _same = 'in the same pipeline, with the policy found'
-RIVALS = (
+BASELINES = (
     _ablation('simplebaseline', f'SimpleBaseline {_same}', 'Tables I, II', network=dict(architecture='simplebaseline'),
               training=dict(alpha=None)),
     _ablation('cpn', f'CPN {_same}', 'Table I', network=dict(architecture='cpn')),
@@ -79,15 +79,15 @@ RIVALS = (
 
 # %% ../../nbs/runs/70_experiments.ipynb #83d1ab01
 TABLES = (
-    Experiment('search', 'DA² on one half of the search people, judged on the other', 'search', 'policy evolution'),
+    Experiment('search', 'DA²: training split and validation split are halves of the search people', 'search', 'policy evolution'),
     _ablation('p2net', 'P²Net trained with the policy found', 'Tables I, II, IV, V, VI'),
     _control('hand-made', 'hand-made', 'the same with traditional augmentation', 'Table IV'),
     _ablation('no-attention', 'without the attention module', 'Table V', network=dict(attention=False)),
     _ablation('no-parallel', 'without parallel fusion', 'Table VI', network=dict(parallel=False)),
     Experiment('box-quality', 'p2net evaluated with jittered and missed boxes', 'boxes', 'Table III', needs=('p2net',)),
-    Experiment('ladder', 'p2net evaluated at every step of the test recipe', 'ladder', 'test recipe', needs=('p2net',)),
-    Experiment('mean-pose', 'the mean of the training poses, whatever the image', 'floor', 'floors'),
-    Experiment('untrained', 'the network at its initial weights', 'floor', 'floors'),
+    Experiment('recipe-ablation', 'p2net evaluated at every step of the test recipe', 'recipe_ablation', 'test recipe', needs=('p2net',)),
+    Experiment('mean-pose', 'the mean of the training poses, whatever the image', 'trivial', 'trivial baselines'),
+    Experiment('untrained', 'the network at its initial weights', 'trivial', 'trivial baselines'),
 )
 ABLATIONS = (
     _ablation('no-progressive', 'without progressive fusion', 'ablation chart', network=dict(progressive=False)),
@@ -101,81 +101,81 @@ ABLATIONS = (
 
 # %% ../../nbs/runs/70_experiments.ipynb #a61c63da
 # name -> the people, whose weights, in words
-OTHERS = {'lsp-test': ('lsp', 'p2net', "LSP's 1,000 test people"),
+OTHER_DATA = {'lsp-test': ('lsp', 'p2net', "LSP's 1,000 test people"),
           'lspet-val': ('lspet', 'p2net', "LSPET's held-out people"),
-          'lsp-test-from-rendered': ('lsp', 'from-rendered', "LSP's 1,000 test people"),
-          'lsp-test-from-random': ('lsp', 'from-random', "LSP's 1,000 test people")}
+          'lsp-test-rendered-init': ('lsp', 'rendered-init', "LSP's 1,000 test people"),
+          'lsp-test-random-init': ('lsp', 'random-init', "LSP's 1,000 test people")}
 ON_REQUEST = (
     Experiment('detected', "p2net evaluated in a detector's boxes: evaluation.boxes", 'detected', 'detection files',
                needs=('p2net',)),
-    *(Experiment(name, f"{needs} evaluated on {who}: evaluation.others", 'others', 'LSP', needs=(needs,))
-      for name, (_, needs, who) in OTHERS.items()),
-    _ablation('from-rendered', 'P²Net trained from the weights that p2net has from rendered people', 'LSP',
-              training=dict(start='rendered')),
-    Experiment('from-random', 'P²Net trained from random weights, whatever `network.weights` says', 'train', 'LSP',
+    *(Experiment(name, f"{needs} evaluated on {who}: evaluation.other_data", 'other_data', 'LSP', needs=(needs,))
+      for name, (_, needs, who) in OTHER_DATA.items()),
+    _ablation('rendered-init', 'P²Net trained from the weights that p2net has from rendered people', 'LSP',
+              training=dict(init='rendered')),
+    Experiment('random-init', 'P²Net trained from random weights, whatever `network.weights` says', 'train', 'LSP',
                needs=('search',), firm=dict(network=dict(weights=None))),
 )
 
 # %% ../../nbs/runs/70_experiments.ipynb #b4a42201
-SHIFTED = {'dark': 'darkened to 30-60 %', 'turned': 'turned by up to 40°', 'inverted': 'inverted',
+SHIFT_SUMMARIES = {'dark': 'darkened to 30-60 %', 'turned': 'turned by up to 40°', 'inverted': 'inverted',
            'moved': 'moved by up to 35 %'}           # in words; what they are: runs.shifts
-SHIFTS = tuple(SHIFTED)
-_plants = {'none': 'as they are', **SHIFTED}
+MEASURED_SHIFTS = tuple(SHIFT_SUMMARIES)
+_shifts = {'none': 'as they are', **SHIFT_SUMMARIES}
 
-class Way(NamedTuple):
-    "How a group of planted searches searches; the ending of their names says which."
+class Variant(NamedTuple):
+    "Settings of a group of searches under injected shifts; the ending of their names says which."
     sub_policies: str                       # 'singles' or 'pairs'
-    words: str = ''                         # what is not as in the plain group of its kind
+    summary: str = ''                       # what differs from the plain group of its kind
     changes: dict = {}
 
     @property
     def K(self)->int: return dict(singles=15, pairs=105)[self.sub_policies]
     @property
     def space(self)->str:
-        "What is searched, in words."
-        return dict(singles='single operations', pairs='pairs')[self.sub_policies] + (f', {self.words}' if self.words else '')
+        "What is searched."
+        return dict(singles='single operations', pairs='pairs')[self.sub_policies] + (f', {self.summary}' if self.summary else '')
 
 _tied = dict(tied=True)
-WAYS = {'': Way('singles'),
-        '-kept': Way('singles', 'v whole', dict(common='kept')),
-        '-half': Way('singles', 'half of the people compared', dict(share=.5)),
-        '-eight': Way('singles', 'half of the people compared, eight candidates each', dict(share=.5, candidates=8)),
-        '-together': Way('singles', 'BatchNorm in training mode at the probes', dict(probe_mode='training')),
-        '-twice': Way('singles', 'twice the people', dict(batch=64)),
-        '-pairs': Way('pairs', '', _tied),
-        '-free': Way('pairs', 'each for itself'),
-        '-pairs-twice': Way('pairs', 'twice the people', _tied | dict(batch=64)),
-        '-pairs-remembered': Way('pairs', 'v remembered', _tied | dict(memory=.9))}
+VARIANTS = {'': Variant('singles'),
+        '-unprojected': Variant('singles', 'v not projected', dict(project=False)),
+        '-compared-half': Variant('singles', 'half of the batch compared', dict(compared=.5)),
+        '-candidates-8': Variant('singles', 'half of the batch compared, eight candidates each', dict(compared=.5, candidates=8)),
+        '-bn-training': Variant('singles', 'BatchNorm in training mode at the perturbed weights', dict(probe_mode='training')),
+        '-batch-64': Variant('singles', 'batch of 64', dict(batch=64)),
+        '-pairs': Variant('pairs', '', _tied),
+        '-pairs-untied': Variant('pairs', 'untied'),
+        '-pairs-batch-64': Variant('pairs', 'batch of 64', _tied | dict(batch=64)),
+        '-pairs-ema': Variant('pairs', 'EMA of v', _tied | dict(ema=.9))}
 
 
 # %% ../../nbs/runs/70_experiments.ipynb #05205cf4
-def _planted(end, way):
-    "The searches of one way: a plant each, and the control."
-    search = dict(sub_policies=way.sub_policies, steps=dict(singles=100, pairs=150)[way.sub_policies], common='removed',
-                  share=1.)
-    for name, what in (_plants | ({'tilted': 'turned by up to 20°'} if end == '' else {})).items():
-        yield Experiment(f'planted-{name}{end}', f'a search of {way.space}, judged by people {what}', 'search',
-                         'planted shifts', dict(search=search | dict(plant=None if name == 'none' else name) | way.changes))
+def _shift_searches(end, variant):
+    "The searches of one variant: one for each shift, and the control."
+    search = dict(sub_policies=variant.sub_policies, steps=dict(singles=100, pairs=150)[variant.sub_policies], project=True,
+                  compared=1.)
+    for name, what in (_shifts | ({'tilted': 'turned by up to 20°'} if end == '' else {})).items():
+        yield Experiment(f'shift-{name}{end}', f'a search of {variant.space}, validation images {what}', 'search',
+                         'injected shifts', dict(search=search | dict(shift=None if name == 'none' else name) | variant.changes))
 
-PLANTED = tuple(e for end, way in WAYS.items() for e in _planted(end, way))
-BOUGHT = tuple(
-    Experiment(f'for-{name}{suffix}', f'P²Net trained with the policy {found} for people {what}', 'train', 'planted shifts',
-               dict(policy=policy, evaluation=dict(shifts=SHIFTS)), (f'planted-{name}-pairs',))
+SHIFT_SEARCHES = tuple(e for end, variant in VARIANTS.items() for e in _shift_searches(end, variant))
+SHIFT_TRAININGS = tuple(
+    Experiment(f'p2net-shift-{name}{suffix}', f'P²Net trained with the policy {found} for people {what}', 'train', 'injected shifts',
+               dict(policy=policy, evaluation=dict(shifts=MEASURED_SHIFTS)), (f'shift-{name}-pairs',))
     for suffix, policy, found in (('', 'searched', 'found'), ('-averaged', 'averaged', 'averaged over the search'),
-                                  ('-up-to', 'up-to', 'found, with magnitudes up to those found,'))
-    for name, what in SHIFTED.items())
+                                  ('-uniform-magnitude', 'uniform-magnitude', 'found, with magnitudes up to those found,'))
+    for name, what in SHIFT_SUMMARIES.items())
 CONTROLS = tuple(
-    _control(name, policy, what, 'Table IV, planted shifts', evaluation=dict(shifts=SHIFTS))
+    _control(name, policy, what, 'Table IV, injected shifts', evaluation=dict(shifts=MEASURED_SHIFTS))
     for name, policy, what in (
         ('identity', 'identity', 'mirror and scale only, no policy'),
         ('frozen-policy', 'frozen', 'the start policy: pi uniform, p = m = 0.5'),
-        ('frozen-up-to', 'frozen-up-to', 'the start policy, with magnitudes up to its own'),
+        ('frozen-uniform-magnitude', 'frozen-uniform-magnitude', 'the start policy, with magnitudes up to its own'),
         ('random-policy', 'random', 'a policy drawn at random'),
         ('randaugment', 'randaugment', 'RandAugment'),
         ('trivialaugment', 'trivialaugment', 'TrivialAugment')))
 
 # %% ../../nbs/runs/70_experiments.ipynb #1428fa0e
-EXPERIMENTS = {e.name: e for e in (*TABLES, *ON_REQUEST, *ABLATIONS, *RIVALS, *CONTROLS, *PLANTED, *BOUGHT)}
+EXPERIMENTS = {e.name: e for e in (*TABLES, *ON_REQUEST, *ABLATIONS, *BASELINES, *CONTROLS, *SHIFT_SEARCHES, *SHIFT_TRAININGS)}
 APART = tuple(e.name for e in ON_REQUEST)        # in no group
 MAIN = tuple(e.name for e in TABLES)
 
@@ -193,16 +193,9 @@ def in_order(names)->list[str]: # experiments with what they need before them
     return out
 
 # %% ../../nbs/runs/70_experiments.ipynb #fab5e112
-def folder_suffix(source:str)->str: # '' for rendered people, '-lspet' and so on
-    "What the experiments on these people are called behind their name."
-    return '' if source == 'rendered' else f'-{find_people(source).kind}'
-
-def base_name(experiment:str)->str:
-    "The experiment's name in the list, without the people's."
-    names = [n for n in EXPERIMENTS if experiment == n or experiment.startswith(f'{n}-')
-             and experiment[len(n)+1:] in ('coco', 'mpii', 'lsp', 'lspet')]
-    if not names: raise InputError(f"experiment {experiment!r}: choose from {', '.join(EXPERIMENTS)}")
-    return max(names, key=len)
+def data_name(source:str)->str: # 'rendered', 'coco', 'mpii', 'lsp' or 'lspet'
+    "Name of a data set, which ends the names of the runs on it."
+    return 'rendered' if source == 'rendered' else find_people(source).kind
 
 # %% ../../nbs/runs/70_experiments.ipynb #5a75db53
 def experiment_config(name:str, # of the list
@@ -219,24 +212,21 @@ def experiment_config(name:str, # of the list
         if named := {'experiment', 'scale', 'seed'} & settings.keys():
             raise InputError(f"{where}: {', '.join(sorted(named))}: the command says which (--scale, --seeds, the "
                              "experiment's name); take it out")
-    changes = EXPERIMENTS[name].changes_at(scale) | dict(experiment=name + folder_suffix(source), seed=seed)
+    changes = EXPERIMENTS[name].changes_at(scale) | dict(experiment=name, seed=seed)
     if source != 'rendered': overrides = (f'data.source={json.dumps(str(source))}', *overrides)
     config = make_config(scale, file, overrides, **changes)
     if EXPERIMENTS[name].firm: config = Config(**merge(config.model_dump(), EXPERIMENTS[name].firm))
-    return without_idle(config, EXPERIMENTS[name].kind)
+    unread = {field: None for field, kind in READ_BY.items() if EXPERIMENTS[name].kind != kind}
+    return config.model_copy(update=dict(data=config.data.model_copy(update=dict(name=data_name(config.data.source))),
+                                         evaluation=config.evaluation.model_copy(update=unread)))
 
-def without_idle(config:Config, kind:str)->Config:
-    "Leave out files that only another kind of experiment reads, so that its forerunners keep their hash."
-    idle = {field: None for field, reader in dict(boxes='detected', others='others').items() if kind != reader}
-    return config.model_copy(update=dict(evaluation=config.evaluation.model_copy(update=idle)))
+READ_BY = dict(boxes='detected', other_data='other_data')   # field of `evaluation` -> the kind of experiment that reads it
 
 # %% ../../nbs/runs/70_experiments.ipynb #8e3aa37b
 def searched_policy(root:Path, config:Config)->Path: # policy.json
-    "The file of the policy that a run with policy 'searched', 'averaged' or 'up-to' trains with."
-    base = base_name(config.experiment)
-    search = next((need for need in EXPERIMENTS[base].needs if EXPERIMENTS[need].kind == 'search'), 'search')
-    name = search + config.experiment[len(base):]
-    path = Path(root)/config.scale/name/str(config.seed)/'policy.json'
+    "The file of the policy that a run with policy 'searched', 'averaged' or 'uniform-magnitude' trains with."
+    search = next((need for need in EXPERIMENTS[config.experiment].needs if EXPERIMENTS[need].kind == 'search'), 'search')
+    path = record_folder(root, config.model_copy(update=dict(experiment=search)))/'policy.json'
     if not path.exists():
         command = 'p2net search' if search == 'search' else f'p2net reproduce --experiments {search}'
         data = '' if config.data.source == 'rendered' else f' --data {config.data.source}'
@@ -247,13 +237,13 @@ def searched_policy(root:Path, config:Config)->Path: # policy.json
 def policy_of(config:Config, root:Path):
     "The policy that `config` names, ready to sample."
     kind, seed = config.policy, config.seed
-    if kind in ('searched', 'averaged', 'up-to'):
+    if kind in ('searched', 'averaged', 'uniform-magnitude'):
         policy = Policy.from_json(file := searched_policy(root, config))
         if kind == 'averaged': policy = policy.averaged(read_rows(file.with_name('policy.csv')))
-        return UpTo.of(policy) if kind == 'up-to' else policy
+        return UniformMagnitude.of(policy) if kind == 'uniform-magnitude' else policy
     if kind == 'random': return RandomPolicy(seed=seed)
     return {'identity': IdentityPolicy, 'hand-made': HandMade, 'frozen': FrozenPolicy,
-            'frozen-up-to': lambda: UpTo.of(Policy()), 'randaugment': RandAugment, 'trivialaugment': TrivialAugment}[kind]()
+            'frozen-uniform-magnitude': lambda: UniformMagnitude.of(Policy()), 'randaugment': RandAugment, 'trivialaugment': TrivialAugment}[kind]()
 
 # %% ../../nbs/runs/70_experiments.ipynb #bbe5e77f
 @dataclass
@@ -302,7 +292,7 @@ def longer(run)->dict: # 'resumed': from_steps, at_step of each time; {}: never
 
 def search_run(config:Config, people:RunPeople, place:Place)->dict|None: # parts of the record; None: stopped before the end
     "Search a policy; policy.json, policy.csv and history.csv go beside the record."
-    warm_ups = place.work/config.scale/'warm-ups' if config.experiment.startswith('planted-') else None
+    warm_ups = place.work/config.scale/'warm-ups' if EXPERIMENTS[config.experiment].serves == 'injected shifts' else None
     searcher = Searcher(config, people.train, place.workshop(config), warm_ups, progress=place.progress)
     searcher.resume(place.restart)
     if not searcher.run(seconds=place.seconds): return None
@@ -319,7 +309,7 @@ def search_run(config:Config, people:RunPeople, place:Place)->dict|None: # parts
 
 # %% ../../nbs/runs/70_experiments.ipynb #c3a3fe9e
 def under_shift(shift:str, model:nn.Module, config:Config, people:RunPeople, device, folder:Path)->dict: # '<metric>/<shift>'
-    "Metrics on the held-out people under a planted shift; people-<shift>.csv goes beside the record."
+    "Metrics on the held-out people under an injected shift; people-<shift>.csv goes beside the record."
     there = replace(people, val=shifted(people.val, shift))
     metrics, found = measured(model, config, there, device)
     write_rows(folder/people_file(shift), by_person(there.val, found))
@@ -364,25 +354,25 @@ def file_sha(path:Path)->str: # 64 hexadecimal digits
 # %% ../../nbs/runs/70_experiments.ipynb #e02ae493
 def start_file(config:Config, place:Place)->Path|None: # .safetensors
     "The weights that a run begins from: a file, or those of `p2net` on rendered people, the same scale and seed."
-    if config.training.start != 'rendered': return config.training.start and Path(config.training.start)
+    if config.training.init != 'rendered': return config.training.init and Path(config.training.init)
     if config.data.source == 'rendered':
         raise InputError(f"{config.experiment}: it begins from rendered people and goes on with photographs; name their "
                          "folder with --data")
-    return trained_weights(config, place, 'p2net')
+    return trained_weights(config, place, 'p2net', DataConfig())
 
-def begin(model:nn.Module, config:Config, place:Place)->dict: # for the record: {} or {'start': ...}
+def begin(model:nn.Module, config:Config, place:Place)->dict: # for the record: {} or {'init': ...}
     "Put the weights that the config begins from into a new network."
     if (path := start_file(config, place)) is None: return {}
     start = start_from(model, path)
     if is_main(): print(f'{config.experiment}: {start_in_words(start)}')
-    return dict(start=dict(name=config.training.start, sha256=file_sha(path), **start))
+    return dict(init=dict(name=config.training.init, sha256=file_sha(path), **start))
 
 # %% ../../nbs/runs/70_experiments.ipynb #173e2976
-def floor_run(config:Config, people:RunPeople, place:Place)->dict:
+def trivial_run(config:Config, people:RunPeople, place:Place)->dict:
     "What a predictor scores that learned nothing from pixels: the mean pose, or the network before training."
     start = time.perf_counter()
     model = make_network(config, len(people.skeleton))
-    if base_name(config.experiment) == 'untrained':
+    if config.experiment == 'untrained':
         (metrics, found), cost = measured(model, config, people), size_of(model, config)
     else:
         found, cost = mean_pose_predictions(people), dict(parameters=0, gmac=0.)
@@ -401,16 +391,16 @@ def mean_pose_predictions(people:RunPeople)->Predictions:
 
 # %% ../../nbs/runs/70_experiments.ipynb #0bc5da2f
 def trained_weights(config:Config, place:Place,
-                    name:str|None=None, # of the run; None: what the experiment needs, of the same people
+                    experiment:str|None=None, # whose; None: the one that this experiment needs
+                    data:DataConfig|None=None, # on which people; None: the same
                    )->Path: # model.safetensors
     "Where the run of the same scale and seed that this one needs left its weights."
-    base = base_name(config.experiment)
-    data = '' if name or config.data.source == 'rendered' else f' --data {config.data.source}'
-    name = name or EXPERIMENTS[base].needs[0] + config.experiment[len(base):]
-    path = place.workshop(config.model_copy(update=dict(experiment=name)))/'model.safetensors'
+    needed = config.model_copy(update=dict(experiment=experiment or EXPERIMENTS[config.experiment].needs[0], data=data or config.data))
+    path = place.workshop(needed)/'model.safetensors'
     if not path.exists():
-        raise InputError(f"{config.experiment}: no weights at {path}; run `p2net train {base_name(name)} --scale "
-                                f"{config.scale} --seeds {config.seed}{data}` first")
+        option = '' if needed.data.name == 'rendered' else f' --data {needed.data.source}'
+        raise InputError(f"{config.experiment}: no weights at {path}; run `p2net train {needed.experiment} --scale "
+                         f"{config.scale} --seeds {config.seed}{option}` first")
     return path
 
 def boxes_run(config:Config, people:RunPeople, place:Place)->dict:
@@ -421,7 +411,7 @@ def boxes_run(config:Config, people:RunPeople, place:Place)->dict:
     return dict(metrics=metrics, cost=dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start))
 
 # %% ../../nbs/runs/70_experiments.ipynb #b0f7d924
-def ladder_run(config:Config, people:RunPeople, place:Place)->dict:
+def recipe_ablation_run(config:Config, people:RunPeople, place:Place)->dict:
     "The trained network of the same seed up the ladder of the test recipe."
     start, device = time.perf_counter(), 'cuda' if torch.cuda.is_available() else 'cpu'
     model = make_network(config, len(people.skeleton), trained_weights(config, place))
@@ -457,10 +447,10 @@ def write_evaluation(results:list[dict], pack:Pack, config:Config, place:Place)-
     return write_with_truth(results, pack, folder/f'person_keypoints_{Path(pack.annotations.path).stem.rpartition("_")[2]}_p2net_results.json')
 
 # %% ../../nbs/runs/70_experiments.ipynb #cf08fc08
-def others_run(config:Config, people:RunPeople, place:Place)->dict:
+def other_data_run(config:Config, people:RunPeople, place:Place)->dict:
     "A trained network of the same seed, and the mean pose of its training people, on the people of another folder."
     start, device, folder = time.perf_counter(), 'cuda' if torch.cuda.is_available() else 'cpu', place.folder(config)
-    kind = OTHERS[base_name(config.experiment)][0]
+    kind = OTHER_DATA[config.experiment][0]
     theirs, about = other_people(config, kind, place.cache, place.progress)
     there = replace(people, val=seen(theirs, people.skeleton))
     model = make_network(config, len(people.skeleton), trained_weights(config, place))
@@ -476,17 +466,17 @@ def others_run(config:Config, people:RunPeople, place:Place)->dict:
                 val=about)
 
 # %% ../../nbs/runs/70_experiments.ipynb #170a5898
-KINDS = dict(search=search_run, train=train_run, floor=floor_run, boxes=boxes_run, ladder=ladder_run,
-             detected=detected_run, others=others_run)
+KINDS = dict(search=search_run, train=train_run, trivial=trivial_run, boxes=boxes_run, recipe_ablation=recipe_ablation_run,
+             detected=detected_run, other_data=other_data_run)
 
 def check_needs(config:Config, place:Place)->None:
     "Refuse, before anything is rendered, packed or trained, a run whose input can't be used."
-    kind = EXPERIMENTS[base_name(config.experiment)].kind
+    kind = EXPERIMENTS[config.experiment].kind
     if kind == 'detected' and config.evaluation.boxes is None:
         raise InputError('is missing', 'name the JSON file of a detector\'s boxes, for example --set evaluation.boxes=FILE',
                          config.experiment, field='evaluation.boxes')
-    if kind == 'others': check_others(config, OTHERS[base_name(config.experiment)][0])
-    if kind in ('boxes', 'ladder', 'detected', 'others'): trained_weights(config, place)
+    if kind == 'other_data': check_others(config, OTHER_DATA[config.experiment][0])
+    if kind in ('boxes', 'recipe_ablation', 'detected', 'other_data'): trained_weights(config, place)
     elif kind == 'train':
         start_file(config, place)
         policy_of(config, place.root)
@@ -506,7 +496,7 @@ def run_experiment(config:Config, place:Place)->dict: # the record, as the main 
         check_needs(config, place)
         people = load_people(config.data, place.cache, place.progress)
         data |= people.describe()
-        kind = EXPERIMENTS[base_name(config.experiment)].kind
+        kind = EXPERIMENTS[config.experiment].kind
         mine = is_main() or kind in ('search', 'train')                          # the others are one process's work
         parts = KINDS[kind](config, people, place) if mine else dict(metrics={}, cost={})
     except Exception as error:

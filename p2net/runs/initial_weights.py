@@ -39,7 +39,7 @@ def start_from(model:nn.Module, # overwritten where it fits
     share = share_of(model, fits)
     if share < LEAST:
         raise InputError(f'{share:.0%} of the weights fit this network', 'was it trained with another network.architecture, depth '
-                         'or width?', path, field='training.start:')
+                         'or width?', path, field='training.init:')
     with torch.no_grad():
         own = model.state_dict()
         for name, tensor in fits.items(): own[name].copy_(tensor)

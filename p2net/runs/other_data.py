@@ -26,27 +26,27 @@ __all__ = ['STICKS', 'DRAWN', 'other_people', 'check_others', 'seen', 'answered'
            'draw_sticks']
 
 # %% ../../nbs/runs/65_other_data.ipynb #3dd6088f
-def other_people(config:Config, # evaluation.others
+def other_people(config:Config, # evaluation.other_data
                  kind:str|None=None, # 'lsp', 'lspet', 'coco' or 'mpii'; None: any
                  cache:Path|None=None, # see `people_folder`
                  progress:bool=True)->tuple[Pack, dict]: # the held-out people; what a record says of them
     "Everybody held out in the folder that the config names."
     found = check_others(config, kind)
     people = found.val()
-    pack = pack_people(people, found.skeleton, config.data.model_copy(update=dict(source=config.evaluation.others)), cache, progress)
+    pack = pack_people(people, found.skeleton, config.data.model_copy(update=dict(source=config.evaluation.other_data)), cache, progress)
     notes = notes_of(people, pack)
-    say_notes('others', len(people), notes)
+    say_notes('other data', len(people), notes)
     return pack, dict(name=found.kind, people=len(pack), fingerprint=pack.fingerprint, **{name: tally.counts() for name, tally in notes.items()})
 
 def check_others(config:Config, kind:str|None=None): # -> PeopleFolder
     "The folder of other people, or one line that says what to name."
-    name, folder = config.experiment, config.evaluation.others
+    name, folder = config.experiment, config.evaluation.other_data
     if folder is None:
         raise InputError('is missing', f"name the folder of {(kind or 'other').upper()} people, for example --set "
-                         f"evaluation.others=data/{kind or 'others'}", field=f'{name}: evaluation.others')
+                         f"evaluation.other_data=data/{kind or 'folder'}", field=f'{name}: evaluation.other_data')
     found = find_people(folder)
     if kind and found.kind != kind:
-        raise InputError(f'holds {found.kind.upper()} people, this is about {kind.upper()}', None, folder, field=f'{name}: evaluation.others')
+        raise InputError(f'holds {found.kind.upper()} people, this is about {kind.upper()}', None, folder, field=f'{name}: evaluation.other_data')
     return found
 
 # %% ../../nbs/runs/65_other_data.ipynb #18b07d8b

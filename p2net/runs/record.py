@@ -115,7 +115,7 @@ def peak_memory_mib()->float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*unit/2**20
 
 # %% ../../nbs/runs/20_record.ipynb #a58e8ddc
-SCHEMA = 1
+SCHEMA = 2
 STATUSES = ('complete', 'stopped', 'failed')
 
 def make_record(config:Config,
@@ -129,7 +129,7 @@ def make_record(config:Config,
     "A record as `record.json` holds it."
     if status not in STATUSES: raise ValueError(f"status {status!r}: one of {', '.join(STATUSES)}")
     metrics = {k: float(v) for k, v in metrics.items() if v is not None and math.isfinite(float(v))}
-    return dict(schema=SCHEMA, experiment=config.experiment, scale=config.scale, seed=config.seed, status=status,
+    return dict(schema=SCHEMA, experiment=config.run_name, scale=config.scale, seed=config.seed, status=status,
                 config=config.model_dump(mode='json'), config_hash=config.hash, data=data, environment=environment,
                 cost=cost, metrics=metrics, **more)
 
@@ -138,7 +138,7 @@ def record_folder(root:str|Path, # of all records
                   config:Config,
                  )->Path: # root/<scale>/<experiment>/<seed>
     "Where the record of `config` belongs."
-    return Path(root)/config.scale/config.experiment/str(config.seed)
+    return Path(root)/config.scale/config.run_name/str(config.seed)
 
 def write_record(root:str|Path, # of all records
                  record:dict,
@@ -160,7 +160,8 @@ def read_record(path:str|Path, # record.json or its folder
     record = read_json(path)
     if not isinstance(record, dict) or record.get('schema') != SCHEMA:
         schema = record.get('schema') if isinstance(record, dict) else None
-        raise InputError(f'schema {brief(schema)}, expected {SCHEMA}; this is no record of a run', AGAIN, path)
+        remedy = 'run `python paper_results/migrate_1_to_2.py FOLDER` of the repository on its folder' if schema == 1 else AGAIN
+        raise InputError(f'schema {brief(schema)}, expected {SCHEMA}', remedy, path)
     for key, kind in FIELDS.items():
         if key not in record: raise InputError('is missing', AGAIN, path, field=key)
         if not isinstance(record[key], kind) or isinstance(record[key], bool):

@@ -25,7 +25,7 @@ from .checkpoints import loading, name_of, read_state, same_run, write_state
 from .config import Config, SearchConfig
 from .data import base_draws, crop_people, generator, targets
 from .processes import average, is_main, one_late, process, share, share_statistics
-from .shifts import planted
+from .shifts import shift_draws
 from .training import autocast, make_network
 
 # %% auto #0
@@ -94,7 +94,7 @@ class Searcher:
         self.search = Search(self.model, self.policy, self.augment, loss, validation_loss, optimizer,
                              policy_lr=s.policy_lr,
                              estimator=s.estimator, candidates=s.candidates, jitter=s.jitter, epsilon_scale=s.epsilon,
-                             probe_mode=s.probe_mode, memory=s.memory, pull=s.pull, share=s.share,
+                             probe_mode=s.probe_mode, ema=s.ema, decay=s.decay, compared=s.compared,
                              reduce=average)
         self.step_done, self.rows, self.history = 0, [], []
         self.resumed, self.restarted = [], False        # from_steps, at_step of each time that it was made longer
@@ -113,19 +113,19 @@ def learn_batch(self, step:int)->SearchBatch:
     flip, scale = base_draws(len(rows)*self.processes, self.config.training, generator(self.config.seed, 'search frames', step))
     return SearchBatch(rows, flip[part], scale[part])
 
-def clean(self, rows:np.ndarray, plant:str|None=None)->tuple[Tensor, Tensor, Tensor]: # x, heatmaps, weights
-    "People without the policy, shifted by `plant`, as `validation_loss` takes them."
-    x, joints, visibility = crop_people(self.pack, rows, *planted(plant, rows, self.config.seed))
+def clean(self, rows:np.ndarray, shift:str|None=None)->tuple[Tensor, Tensor, Tensor]: # x, heatmaps, weights
+    "People without the policy, under `shift`, as `validation_loss` takes them."
+    x, joints, visibility = crop_people(self.pack, rows, *shift_draws(shift, rows, self.config.seed))
     target = targets(joints, visibility, self.pack.input_size, self.config.training.sigma)
     return x.contiguous(memory_format=torch.channels_last).to(self.device), *(t.to(self.device) for t in target)
 
 def judge_batch(self, step:int)->tuple[Tensor, Tensor, Tensor]: # x, heatmaps, weights
     "People that judge `step`: clean crops, no mirror (C-44), shifted where the config plants a shift."
-    return self.clean(self.mine(self.judges, step, self.config.seed + 1)[0], self.config.search.plant)
+    return self.clean(self.mine(self.judges, step, self.config.seed + 1)[0], self.config.search.shift)
 
 def own_batch(self, step:int)->tuple[Tensor, Tensor, Tensor]|None: # x, heatmaps, weights
     "Learners as clean as the judges, drawn apart from those that `step` learns from; None where v is taken whole."
-    if self.config.search.common == 'kept': return None
+    if not self.config.search.project: return None
     return self.clean(self.mine(self.learn, step, self.config.seed + 2)[0])
 
 def throws(self, what:str, step:int)->torch.Generator:

@@ -17,10 +17,10 @@ from ..people.person import compose, invert
 from .data import generator
 
 # %% auto #0
-__all__ = ['PLANTS', 'planted', 'shifted']
+__all__ = ['SHIFTS', 'shift_draws', 'shifted']
 
 # %% ../../nbs/runs/35_shifts.ipynb #ce7cfc76
-PLANTS = { # operations, range of m of each, sign (0: either)
+SHIFTS = { # operations, range of m of each, sign (0: either)
     'turned': ((replace(OPERATIONS['rotate'], high=40.),), (0., 1.), 0),
     'tilted': ((replace(OPERATIONS['rotate'], high=20.),), (0., 1.), 0),
     'dark': ((OPERATIONS['brightness'],), (.4/.9, .7/.9), -1),
@@ -28,16 +28,16 @@ PLANTS = { # operations, range of m of each, sign (0: either)
     'moved': ((replace(OPERATIONS['translate_x'], high=.35), replace(OPERATIONS['translate_y'], high=.35)), (0., 1.), 0),
 }
 
-def planted(plant:str|None, # of PLANTS; None: people as they are
+def shift_draws(shift:str|None, # of SHIFTS; None: people as they are
             rows:np.ndarray, # (n,) of a pack
             seed:int,
-           )->tuple[Draws, tuple]: # n draws, the operations that they count into
+           )->tuple[Draws, tuple]: # n draws, and the operations that they index
     "The shift of each of these people: the same at every step."
     n = len(rows)
-    if plant is None: return IdentityPolicy().sample(n, torch.Generator()), IdentityPolicy().operations
-    operations, (low, high), sign = PLANTS[plant]
+    if shift is None: return IdentityPolicy().sample(n, torch.Generator()), IdentityPolicy().operations
+    operations, (low, high), sign = SHIFTS[shift]
     N = len(operations)
-    u = torch.stack([torch.rand(2, N, generator=generator(seed, 'plant', int(r))) for r in rows])
+    u = torch.stack([torch.rand(2, N, generator=generator(seed, 'shift', int(r))) for r in rows])
     either = 1. - 2.*(u[:, 1] < .5)
     return Draws(torch.zeros(n, dtype=torch.long), torch.arange(N).expand(n, N), torch.ones(n, N, dtype=torch.bool),
                  low + (high - low)*u[:, 0],
@@ -45,21 +45,21 @@ def planted(plant:str|None, # of PLANTS; None: people as they are
 
 # %% ../../nbs/runs/35_shifts.ipynb #9c46be92
 def shifted(pack:Pack,
-            plant:str|None, # of PLANTS
+            shift:str|None, # of SHIFTS
             seed:int=0, # the same for all networks that are to be compared
             portion:int=64, # people cut at a time
            )->Pack: # canvases (n, H, W, 3), nothing around the crops
-    "The same people under a planted shift."
+    "The same people under an injected shift."
     H, W = pack.input_size
     n, matrix = len(pack), pack.matrices()
     canvases, joints, visibility = np.empty((n, H, W, 3), np.uint8), np.zeros_like(pack.joints), pack.visibility.copy()
     for start in range(0, n, portion):
         rows = np.arange(start, min(start + portion, n))
         canvases[rows], joints[rows], visibility[rows] = augment_fast(
-            pack.canvases[rows], matrix[rows], pack.joints[rows], pack.visibility[rows], *planted(plant, rows, seed),
+            pack.canvases[rows], matrix[rows], pack.joints[rows], pack.visibility[rows], *shift_draws(shift, rows, seed),
             (H, W), output='uint8')
     gone = ((joints < -.5) | (joints > np.array([W, H]) - .5)).any(-1) | (visibility == 0)
     return replace(pack, canvases=Canvases(canvases), joints=np.where(gone[..., None], 0., joints),
                    visibility=np.where(gone, 0, visibility), center=np.tile([(W - 1)/2, (H - 1)/2], (n, 1)),
                    size=np.tile([float(W), float(H)], (n, 1)), to_image=compose(pack.to_image, invert(matrix)),
-                   fingerprint=digest(pack.fingerprint, plant, seed))
+                   fingerprint=digest(pack.fingerprint, shift, seed))
