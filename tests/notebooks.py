@@ -7,7 +7,7 @@
 `nbdev_test` never writes a notebook and `jupyter nbconvert --execute` runs cells marked `eval: false`, so this is the one
 way by which outputs get into the repository.
 """
-import argparse, contextlib, html, os, re, sys, time
+import argparse, contextlib, html, json, os, re, sys, time
 from pathlib import Path
 
 os.environ.update(TQDM_DISABLE='1', IN_TEST='1', PYTHONHASHSEED='0')
@@ -60,7 +60,6 @@ def execute(path):
     start = time.time()
     with contextlib.chdir(path.parent) if hasattr(contextlib, 'chdir') else _chdir(path.parent):
         shell.run_cell("%config InlineBackend.print_figure_kwargs = {'metadata': {'Software': None}, 'bbox_inches': 'tight'}")
-        shell.run_cell("import matplotlib; matplotlib.rcParams['figure.dpi'] = 80")
         for cell in nb.cells:
             if cell.cell_type != 'code': continue
             cell.outputs = []
@@ -82,11 +81,18 @@ def _chdir(folder):
     finally: os.chdir(before)
 
 
+def sources(path):
+    "The cells of a notebook without their outputs."
+    return [(c['cell_type'], c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells']]
+
+
 def run(path):
     "Execute `path`, store its outputs and clean it."
     from execnb.nbio import write_nb
     from nbdev.clean import clean_nb
+    before = sources(path)
     nb, seconds = execute(path)
+    if sources(path) != before: sys.exit(f"{path.relative_to(ROOT)}: changed while it ran; run it again")
     clean_nb(nb, allowed_metadata_keys=[], allowed_cell_metadata_keys=[], clean_ids=True)
     nb['metadata'] = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
     write_nb(nb, path)

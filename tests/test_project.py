@@ -9,11 +9,11 @@ sys.path.insert(0, str(ROOT/'tests'))
 from notebooks import notebooks, readme
 
 BIN = Path(sys.executable).parent
-BASE = {'compat', 'errors', 'files', 'progress'}                                # what every room may import
+BASE = {'compat', 'errors', 'files', 'plotting', 'progress'}                    # what every room may import
 MAY_IMPORT = {'people': (), 'da2': (), 'network': (), 'evaluation': ('people',), 'rendering': ('people',),
               'runs': ('people', 'da2', 'network', 'evaluation', 'rendering'), 'report': ('runs', 'evaluation', 'people', 'da2'),
-              'tools': ('runs', 'evaluation', 'network', 'people'), 'reproduce': ('report', 'runs'), 'bench': ('runs', 'da2', 'people', 'network', 'rendering'),
-              'cli': ('bench', 'tools', 'reproduce', 'report', 'runs', 'people', 'rendering', 'network')}
+              'tools': ('runs', 'evaluation', 'network', 'people'), 'reproduce': ('report', 'runs'),
+              'cli': ('tools', 'reproduce', 'report', 'runs', 'people', 'rendering', 'network')}
 
 
 @pytest.mark.parametrize('path', notebooks(), ids=lambda p: p.relative_to(ROOT/'nbs').as_posix())
