@@ -76,7 +76,7 @@ def test_what_is_asked_for(tmp_path, capsys):
 
 
 @pytest.mark.situation('options that make no sense: `--seeds -3`, `--seconds 0`, `--scale huge`', 'one line with the option; nothing is run')
-@pytest.mark.parametrize('words', ['train --seeds -3', 'train --seeds x', 'train --seconds 0', 'train --seconds nan', 'reproduce --jobs 0', 'bench --repeats 0',
+@pytest.mark.parametrize('words', ['train --seeds -3', 'train --seeds x', 'train --seconds 0', 'train --seconds nan', 'reproduce --jobs 0',
                                    'doctor here --most -1', 'predict a.jpg --threshold inf', 'people --train 0', 'train --scale huge', 'nonsense', ''])
 def test_options_that_make_no_sense(words, capsys):
     "argparse's own message, which names the option; nothing is run."
@@ -341,7 +341,7 @@ def test_seeds_that_a_table_lacks(tmp_path):
     assert len(write_tables(tmp_path/'none', tmp_path/'tables')) == 6
 
 
-@pytest.mark.parametrize('name', ['people', 'search', 'train', 'evaluate', 'reproduce', 'bench', 'card'])
+@pytest.mark.parametrize('name', ['people', 'search', 'train', 'evaluate', 'reproduce', 'card'])
 def test_a_help_page_has_examples(name, capsys):
     with pytest.raises(SystemExit) as end: main([name, '--help'])
     assert end.value.code == 0 and f'examples:\n  p2net {name}' in capsys.readouterr().out

@@ -437,7 +437,7 @@ def test_exit_codes():
     assert all(note in FAULTS for note in NOTES)
 
 
-@situation('a clean folder in COCO\'s, CVAT\'s, Label Studio\'s, Roboflow\'s, MPII\'s or LSP\'s layout', '`p2net doctor`: nothing found, exit code 0', theme='Folders')
+@situation('a clean folder in COCO\'s, CVAT\'s, Label Studio\'s, Roboflow\'s, MPII\'s or LSP\'s layout', '`p2net doctor`: no faults found, exit code 0', theme='Folders')
 def test_clean_people_are_passed_in_silence(people, tmp_path):
     assert examine(people) == []
     shutil.copytree(people, tmp_path/'deep'/'archive'/'inner')

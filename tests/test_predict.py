@@ -113,9 +113,9 @@ def test_nobody_is_painted_without_a_word(album, capsys, boxes, advice):
     (album/'2.jpg').unlink()
     assert main(['predict', 'album', '--threshold', '1.5', *boxes]) == 0
     out = capsys.readouterr().out
-    assert 'of 1 no joint was painted' in out and advice in out
+    assert 'no skeleton is drawn for 1 of them' in out and advice in out
     assert main(['predict', 'album', '--threshold', '0', *boxes]) == 0
-    assert 'no joint' not in capsys.readouterr().out
+    assert 'no skeleton' not in capsys.readouterr().out
 
 
 situation = pytest.mark.situation

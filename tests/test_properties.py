@@ -64,7 +64,7 @@ def test_an_input_that_changes(tmp_path):
 
 @pytest.mark.parametrize('ends', [lambda args: print('hello', file=sys.stderr), lambda args: 1/0, lambda args: 3, lambda args: {}['a']])
 def test_a_command_that_fails(tmp_path, monkeypatch, ends):
-    monkeypatch.setattr('p2net.cli.doctor', ends)
+    monkeypatch.setattr('p2net.cli.check_folder', ends)
     with pytest.raises(AssertionError): worked_or_line(['doctor', tmp_path], tmp_path)
 
 

@@ -1166,7 +1166,7 @@ def doctor(capsys, folder):
 @situation('clean photographs and annotations', 'the doctor finds nothing')
 def test_the_doctor_has_nothing_against_clean_people(folder, capsys):
     code, lines = doctor(capsys, folder)
-    assert code == 0 and lines == [f'{folder}: nothing found']
+    assert code == 0 and lines == [f'{folder}: no faults found']
 
 
 OWN = {'L_R': (['L_sho', 'R_sho', 'L_elb', 'R_elb'], ''), 'numbers': (['"1"', '"2"', '"3"', '"4"'], 'flip_pairs: [["1", "2"], ["3", "4"]]'),
@@ -1196,7 +1196,7 @@ def test_a_skeleton_of_ones_own(folder, tmp_path, capsys, name):
                                                                       (('crowd', 900000000009), ('no labelled joint', 900000000010))]
     assert find_people(folder).skeleton.flip_pairs == ((0, 1), (2, 3))
     code, lines = doctor(capsys, folder)
-    assert code == 0 and lines == [f'{folder}: nothing found'], lines
+    assert code == 0 and lines == [f'{folder}: no faults found'], lines
 
 
 @situation('a skeleton whose left and right names are paired wrongly', 'one line that names the pair', 'Annotation files')
@@ -1250,7 +1250,7 @@ def test_data_behind_a_jpeg(folder, capsys, tail):
     plain = packed(folder)
     for photo in (folder/'images/val').iterdir(): photo.write_bytes(photo.read_bytes() + tail)
     assert np.array_equal(packed(folder).canvases[:], plain.canvases[:])
-    assert doctor(capsys, folder) == (0, [f'{folder}: nothing found'])
+    assert doctor(capsys, folder) == (0, [f'{folder}: no faults found'])
 
 
 @situation('a JPEG that is cut', 'one line that names it, from training and from the doctor', 'Photographs')
