@@ -21,10 +21,10 @@ lab: env         ## the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
 
 bench: env       ## speeds beside other libraries, as ratios of one run, on a quiet machine
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]' && $(BIN)/p2net bench
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]' && $(BIN)/python benchmarks/speed.py
 
 export: env      ## after editing notebooks or tests: package, stored outputs, README, tests/README
-	$(BIN)/nbdev_export && $(BIN)/python tests/notebooks.py run && $(BIN)/nbdev_clean && $(BIN)/python tests/notebooks.py readme && $(BIN)/python tests/situations.py
+	$(BIN)/nbdev_export && $(BIN)/python tests/notebooks.py links && $(BIN)/python tests/notebooks.py run && $(BIN)/nbdev_clean && $(BIN)/python tests/notebooks.py readme && $(BIN)/python tests/situations.py
 
 clean:           ## environment, work folders and caches of this checkout
 	rm -rf $(VENV) runs _proc _docs build *.egg-info .pytest_cache .ruff_cache

@@ -17,6 +17,10 @@ ENDS = {'-kept': '-unprojected', '-half': '-compared-half', '-eight': '-candidat
         '-pairs-twice': '-pairs-batch-64', '-pairs-remembered': '-pairs-ema', '-free': '-pairs-untied', '-up-to': '-uniform-magnitude'}
 DATA = ('coco', 'mpii', 'lsp', 'lspet')
 COLUMNS = {'common': 'cosine'}                                      # of history.csv
+METRICS = (('deploy_vs_floor', 'deploy_vs_bare_warp'), ('deploy_vs_functions_by_hand', 'deploy_vs_albumentations_functions'),   # of bench
+           ('people_per_s/floor', 'people_per_s/bare warp'), ('drawn_there_and_back_vs', 'sampled_forward_backward_vs'), ('drawn_vs', 'sampled_vs'),
+           ('/drawn, there and back', '/sampled, forward and backward'), ('/drawn', '/sampled'))
+FILES = {'sticks.csv': 'poses.csv'}
 
 
 def experiment_name(old):
@@ -48,12 +52,21 @@ def migrate_config(old):
 def run_name(config): return config['experiment'] if config['data']['name'] == 'rendered' else f"{config['experiment']}-{config['data']['name']}"
 
 
+def migrate_metrics(record):
+    "Rename the metrics of a record of `bench` and their repeats; new names stay as they are."
+    def name(metric):
+        for old, new in METRICS: metric = metric.replace(old, new)
+        return metric
+    for part in ('metrics', 'repeats'): record[part] = {name(metric): value for metric, value in record[part].items()}
+
+
 def migrate_record(record):
     "A record of schema 1 as schema 2 has it."
     from p2net.runs.config import Config
     if 'network' in record['config']: record['config'] = migrate_config(record['config'])
     record |= dict(schema=2, experiment=run_name(record['config']))
-    if record['experiment'] != 'bench': record['config_hash'] = Config.model_validate(record['config']).hash
+    if record['experiment'] == 'bench': migrate_metrics(record)
+    else: record['config_hash'] = Config.model_validate(record['config']).hash
     if 'policy' in record: record['policy']['kind'] = POLICIES.get(record['policy']['kind'], record['policy']['kind'])
     if 'start' in record: record['init'] = record.pop('start')
     return record
@@ -83,6 +96,8 @@ def main(root):
         old, record = record['experiment'], migrate_record(record)
         for table in path.parent.glob('history.csv'): migrate_table(table)
         if (policy := path.parent/'policy.json').is_file(): migrate_policy(policy, record)
+        for old_name, name in FILES.items():
+            if (file := path.parent/old_name).is_file(): file.rename(file.with_name(name))
         path.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
         if (place := path.parents[2]/record['experiment']/path.parent.name) != path.parent:
             place.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The fast path is `augment` up to rounding, whatever the threads, the container of the canvases and the array written to.
+"""`augment_fast` agrees with `augment` up to rounding; threads and the container of the canvases do not change a bit.
 
 Bounds: the warp is rounded to a level (.5); one colour operation stretches that by at most 1.9 (auto_contrast: by the
 stretch) and rounds again; operations that jump (equalize, solarize, posterize) turn a level that fell on the other side of a step
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from p2net.da2.deploy import augment_fast, counts, plan, sharpness_pass, through
+from p2net.da2.deploy import augment_fast, colour_table, level_counts, plan_batch, run_in_portions, sharpness_pass
 from p2net.da2.operations import IMAGENET_MEAN, IMAGENET_STD, OPERATIONS, POSE16, Draws, augment, colour, cutout
 
 NAMES = [o.name for o in POSE16]
 JUMPS = ('equalize', 'solarize', 'posterize')
 
 
-def clouds(n, side, rng):
+def noise_images(n, side, rng):
     "(n, side, side, 3) uint8 with detail at every scale, .15 of the range free at either end."
     def one():
         layers = [cv2.resize(rng.random((side//k, side//k, 3)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)*k**.7 for k in (32, 16, 8, 4, 2, 1)]
@@ -30,7 +30,7 @@ def scene(n, size, rng):
     a, s, flip = rng.uniform(-.5, .5, n), rng.uniform(.6, 1.2, n), rng.choice([-1, 1], n)
     linear = np.stack([flip*s*np.cos(a), -s*np.sin(a), flip*s*np.sin(a), s*np.cos(a)], -1).reshape(n, 2, 2)
     shift = np.array([size[1] - 1, size[0] - 1])/2 - linear @ np.array([side - 1, side - 1])/2
-    return clouds(n, side, rng), np.concatenate([linear, shift[..., None]], -1), rng.uniform(0, side, (n, 17, 2)), rng.integers(0, 3, (n, 17))
+    return noise_images(n, side, rng), np.concatenate([linear, shift[..., None]], -1), rng.uniform(0, side, (n, 17, 2)), rng.integers(0, 3, (n, 17))
 
 
 def draws_of(op, rng, p=1.):
@@ -88,29 +88,27 @@ def test_chains_of_four_colours_agree_on_the_pixels():
     "Tables composed against `colour` applied to every pixel in turn, from the same rounded crop."
     rng, tables = np.random.default_rng(4), [n for n in NAMES if OPERATIONS[n].kind == 'colour' and n not in ('color', 'sharpness')]
     for _ in range(60):
-        crop = clouds(1, 40, rng)[0][:, :31].copy()
+        crop = noise_images(1, 40, rng)[0][:, :31].copy()
         table, x = np.tile(np.arange(256, dtype=np.float32)/255, (3, 1)), torch.from_numpy(crop).permute(2, 0, 1)[None].float()/255
         for name in rng.choice(tables, 4):
             m, sign = torch.tensor([rng.uniform()], dtype=torch.float32), torch.tensor([rng.choice([-1., 1.])], dtype=torch.float32)
-            table, x = through(name, OPERATIONS[name].value(m, sign).item(), table, counts(crop)), colour(OPERATIONS[name], x, m, sign)
+            table, x = colour_table(name, OPERATIONS[name].value(m, sign).item(), table, level_counts(crop)), colour(OPERATIONS[name], x, m, sign)
         pixels = np.stack([table[c][crop[..., c]] for c in range(3)])
         off = np.abs(pixels - x[0].numpy())
         assert (off > 1e-4).mean() < .02                    # a level that both compute as k + .5 may round either way before a jump
 
 
-def test_threads_containers_and_arrays_change_no_bit(tmp_path):
+def test_threads_and_containers_change_no_bit(tmp_path):
     rng, n, size = np.random.default_rng(5), 33, (48, 36)
     args, draws = scene(n, size, rng), draws_of(rng.integers(0, 16, (n, 2)), rng, .7)
     np.save(tmp_path/'canvases.npy', args[0])
     mapped = np.load(tmp_path/'canvases.npy', mmap_mode='r')
     for output in ('float', 'uint8'):
         want = augment_fast(*args, draws, POSE16, size, output)
-        room = np.empty_like(want[0])
         for got in (augment_fast(mapped, *args[1:], draws, POSE16, size, output), augment_fast(*args, draws, POSE16, size, output, threads=3),
-                    augment_fast(*args, draws, POSE16, size, output, threads=50), augment_fast(*args, draws, POSE16, size, output, out=room),
+                    augment_fast(*args, draws, POSE16, size, output, threads=50),
                     augment_fast(list(args[0]), torch.from_numpy(args[1]), torch.from_numpy(args[2]), torch.from_numpy(args[3]), draws, POSE16, size, output)):
             assert all(np.array_equal(a, b) for a, b in zip(got, want))
-        assert augment_fast(*args, draws, POSE16, size, output, out=room)[0] is room
     assert np.array_equal(mapped, args[0])
 
 
@@ -126,26 +124,25 @@ def test_candidates_share_a_canvas():
 def test_normalised_output_is_the_eight_bit_one_normalised():
     rng, n, size = np.random.default_rng(7), 24, (48, 36)
     args, draws = scene(n, size, rng), draws_of(rng.integers(0, 14, (n, 2)), rng)
-    eight, planes = (augment_fast(*args, draws, POSE16, size, output)[0] for output in ('uint8', 'float'))
+    eight, normal = (augment_fast(*args, draws, POSE16, size, output)[0] for output in ('uint8', 'float'))
     mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
-    assert planes.shape == (n, 3, *size) and planes.dtype == np.float32
-    assert np.abs((planes.transpose(0, 2, 3, 1)*std + mean)*255 - eight).max() < .5001
+    assert normal.shape == (n, *size, 3) and normal.dtype == np.float32
+    assert np.abs((normal*std + mean)*255 - eight).max() < .5001
     raw = augment_fast(*args, draws, POSE16, size, mean=(0, 0, 0), std=(1, 1, 1))[0]
-    assert np.abs(raw.transpose(0, 2, 3, 1)*255 - eight).max() < .5001
+    assert np.abs(raw*255 - eight).max() < .5001
 
 
 def test_cutouts_are_the_mean_exactly_and_where_augment_puts_them():
     rng, n, size = np.random.default_rng(8), 40, (48, 36)
     args, draws = scene(n, size, rng), draws_of(np.full((n, 2), 14), rng)
-    planes, black = augment_fast(*args, draws, POSE16, size)[0], torch.zeros(n, 1, *size)
+    normal, black = augment_fast(*args, draws, POSE16, size)[0], torch.zeros(n, 1, *size)
     for i in (0, 1): black = cutout(black, draws.m[:, i], draws.u[:, i], (1.,))
-    assert black.sum() > 100 and np.array_equal((planes == 0).all(1), black[:, 0] == 1)
-    _, chains, holes = plan(draws, POSE16, size)
-    assert all(len(h) == 2 for h in holes) and not any(chains)
+    assert black.sum() > 100 and np.array_equal((normal == 0).all(-1), black[:, 0] == 1)
+    _, chains, boxes = plan_batch(draws, POSE16, size)
+    assert all(len(b) == 2 for b in boxes) and not any(chains)
 
 
-def test_no_chance_and_no_threads_state():
-    "Global random state and the arguments are left alone."
+def test_global_state_and_arguments_are_left_alone():
     rng, n, size = np.random.default_rng(9), 9, (48, 36)
     args, draws = scene(n, size, rng), draws_of(rng.integers(0, 16, (n, 2)), rng)
     kept, before = [np.copy(a) for a in args], torch.random.get_rng_state()
@@ -153,18 +150,25 @@ def test_no_chance_and_no_threads_state():
     assert all(np.array_equal(a, b) for a, b in zip(args, kept)) and torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_edges_of_sharpness_and_pictures_without_a_middle():
-    crop = clouds(1, 40, np.random.default_rng(0))[0]
+def test_the_border_is_not_sharpened():
+    crop = noise_images(1, 40, np.random.default_rng(0))[0]
     sharp = sharpness_pass(crop, 1.9)
     assert all(np.array_equal(a, b) for a, b in zip((sharp[0], sharp[-1], sharp[:, 0], sharp[:, -1]), (crop[0], crop[-1], crop[:, 0], crop[:, -1])))
     assert np.array_equal(sharpness_pass(crop[:2], .1), crop[:2])
 
 
-@pytest.mark.parametrize('change, words', [(dict(output='half'), "output must be 'float', 'channels-last' or 'uint8'"), (dict(which=[0]), 'which must be'),
-                                           (dict(which=[0, 1, 9]), 'which: there are 3 canvases'), (dict(out=np.empty((1, 2))), 'out must be a contiguous')])
+@pytest.mark.parametrize('change, words', [(dict(output='half'), "output must be 'float' or 'uint8'"), (dict(which=[0]), 'which must be'),
+                                           (dict(which=[0, 1, 9]), 'which: there are 3 canvases')])
 def test_faults(change, words):
     rng, size = np.random.default_rng(0), (48, 36)
     args, draws = scene(3, size, rng), draws_of(np.full((3, 1), 4), rng)
     with pytest.raises(ValueError, match=words): augment_fast(*args, draws, POSE16, size, **change)
     with pytest.raises(ValueError, match='uint8'): augment_fast(args[0].astype(np.float32), *args[1:], draws, POSE16, size)
     with pytest.raises(ValueError, match='rotate: a magnitude'): augment_fast(*args, draws._replace(m=draws.m + 2), POSE16, size)
+
+
+@pytest.mark.parametrize('n, threads', [(0, 3), (1, 3), (2, 1), (7, 2), (64, 3), (5, 50)])
+def test_each_person_is_in_one_portion(n, threads):
+    people = []
+    run_in_portions(lambda first, last: people.extend(range(first, last)), n, threads)
+    assert sorted(people) == list(range(n))

@@ -42,9 +42,9 @@ class RunPeople:
     val: Pack
     skeleton: Skeleton
     name: str                       # 'rendered', 'coco', 'mpii', 'lsp', 'lspet'
-    notes: dict = field(default_factory=dict) # split -> left_out, mended: reason -> count
+    notes: dict = field(default_factory=dict) # split -> left_out, corrected: reason -> count
 
-    def describe(self)->dict: # split -> name, people, fingerprint, and what was left out or mended
+    def describe(self)->dict: # split -> name, people, fingerprint, and what was left out or corrected
         "What a record says of the data."
         return {split: dict(name=self.name, people=len(pack), fingerprint=pack.fingerprint, **self.notes.get(split, {}))
                 for split, pack in (('train', self.train), ('val', self.val))}
@@ -54,11 +54,11 @@ def say_on_stderr(line:str)->None:
     "A line for whoever runs the command, apart from its results."
     print(line, file=sys.stderr, flush=True)
 
-def notes_of(people:People, pack:Pack)->dict[str, Tally]: # 'left_out', 'mended': only where there is something
+def notes_of(people:People, pack:Pack)->dict[str, Tally]: # 'left_out', 'corrected': only where there is something
     "What became of the rows that are not in the pack, and what was completed."
-    mended = Tally(people.mended)
-    for reason, (count, first) in pack.notes.items(): mended.add(reason, first, count)
-    return {name: tally for name, tally in (('left_out', people.left_out), ('mended', mended)) if tally}
+    corrected = Tally(people.corrected)
+    for reason, (count, first) in pack.notes.items(): corrected.add(reason, first, count)
+    return {name: tally for name, tally in (('left_out', people.left_out), ('corrected', corrected)) if tally}
 
 def say_notes(split:str, people:int, notes:dict[str, Tally], say=say_on_stderr)->None:
     "One line for each thing that was left out or completed."
@@ -117,15 +117,17 @@ def crop_people(pack:Pack,
                 flip:np.ndarray|None=None, # (n,) bool
                 scale:np.ndarray|None=None, # (n,)
                )->tuple[Tensor, Tensor, Tensor]: # x (n, 3, H, W) normalised, joints (n, J, 2) input px, visibility (n, J)
-    "People cut out, mirrored, scaled and augmented in one resampling, normalised by ImageNet's mean and deviation."
-    indices = np.asarray(indices)
+    "People cropped, mirrored, scaled and augmented in one resampling, normalised by ImageNet's mean and deviation; x is channels last."
+    indices, source = np.asarray(indices), pack.canvases.source
+    # arrays and memory maps are read where they lie; JPEGs are decoded once for the batch
+    canvases, which = ((source, pack.canvases.rows[indices]) if isinstance(source, np.ndarray) else (pack.canvases[indices], None))
     matrix = pack.matrices(indices, scale=scale, flip=flip)
-    x, joints, visibility = augment_fast(pack.canvases[indices], matrix, pack.joints[indices], pack.visibility[indices],
-                                         draws, operations, pack.input_size)
+    x, joints, visibility = augment_fast(canvases, matrix, pack.joints[indices], pack.visibility[indices], draws, operations,
+                                         pack.input_size, which=which, threads=torch.get_num_threads())
     if flip is not None and flip.any():
         perm = list(pack.skeleton.flip_perm)              # a mirrored left wrist is a right one
         joints[flip], visibility[flip] = joints[flip][:, perm], visibility[flip][:, perm]
-    return torch.from_numpy(x), torch.from_numpy(joints).float(), torch.from_numpy(visibility)
+    return torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(joints).float(), torch.from_numpy(visibility)
 
 # %% ../../nbs/runs/30_data.ipynb #05358b83
 def targets(joints:Tensor, # (n, J, 2) input px
