@@ -158,7 +158,7 @@ class RotateAndBrighten(Control):
     kind = 'bench'
     operations = replace(OPERATIONS['rotate'], high=DEGREES), replace(OPERATIONS['brightness'], high=BRIGHTNESS)
 
-    def throw(self, n, gen):
+    def sample_operations(self, n, gen):
         both = torch.arange(2).repeat(n, 1)
         return both, both >= 0, torch.rand(n, 2, generator=gen), directions((n, 2), gen)
 
@@ -463,7 +463,7 @@ def noise_pack(config: Config, n: int = 256) -> Pack:
 class PlainStep:
     "One fp32 training step, crops and targets ready-made."
     def __init__(self, searcher: Searcher):
-        batch = searcher.learn_batch(0)
+        batch = searcher.batches.train_batch(0)
         n = len(batch.indices)
         self.x, self.target = searcher.augment(batch, IdentityPolicy().sample(n, torch.Generator()), torch.arange(n))
         self.model = searcher.model
