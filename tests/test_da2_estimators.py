@@ -7,7 +7,8 @@ from torch import nn
 
 from p2net.da2 import Policy, Search, augment
 from p2net.da2.estimators import Alignment, at, mixed, step_cost
-from p2net.da2.search import ESTIMATORS, Paired, borrowed, learners, norm
+from p2net.da2.extensions import Paired
+from p2net.da2.search import ESTIMATORS, norm, restored, trainable_weights
 
 OPERATIONS, SIZE = ('rotate', 'brightness', 'translate_x'), (12, 8)
 CASES = [dict(estimator='alignment'), dict(estimator='exact'), dict(estimator='exact', forward='hard'), dict(estimator='exact', magnitude='constant'),
@@ -60,8 +61,8 @@ def gradient(search): return torch.cat([d.grad.flatten() for d in search.policy.
 @pytest.mark.parametrize('case', CASES)
 def test_moves_the_policy_repeats_itself_and_trains_plainly(case):
     a, b, shown = make(**case), make(**case), []
-    throw = b.estimator.throw
-    b.estimator.throw = lambda *args: shown.append(throw(*args)) or shown[-1]
+    sample_views = b.estimator.sample_views
+    b.estimator.sample_views = lambda *args: shown.append(sample_views(*args)) or shown[-1]
     logs = run(a), run(b)
     assert logs[0] == logs[1] and same(a.policy, b.policy) and same(a.model, b.model)
     assert a.policy.drift() > 0 and all(math.isfinite(v) for log in logs[0] for v in log.values())
@@ -111,9 +112,9 @@ def test_alignment_works_through_p2net_and_paired_is_within_one_per_cent_of_it()
     class Asks: # the part of a Search that `derivative` uses
         model = net
         def probe(self, model=None): return estimator.probe(model or net)
-    center = [w.detach().clone() for w in learners(net)]
-    with borrowed(net): v = torch.autograd.grad(loss(net.eval(), *views[0]).mean(), learners(net), allow_unused=True)
-    v = [torch.zeros_like(w) if g is None else g for w, g in zip(learners(net), v)]
+    center = [w.detach().clone() for w in trainable_weights(net)]
+    with restored(net): v = torch.autograd.grad(loss(net.eval(), *views[0]).mean(), trainable_weights(net), allow_unused=True)
+    v = [torch.zeros_like(w) if g is None else g for w, g in zip(trainable_weights(net), v)]
     before = copy.deepcopy(net.state_dict())
     h, = estimator.derivative(Asks(), center, v, .01/norm(v).item())[0]
     exact, = Alignment.derivative(estimator, Asks(), center, v, 0.)[0]
@@ -125,7 +126,7 @@ def test_frozen_weights_stay_out():
     for case in (dict(estimator='alignment'), dict(estimator='exact')):
         s = make(**case)
         for w in s.model[0].parameters(): w.requires_grad_(False)
-        s.weights = learners(s.model)
+        s.weights = trainable_weights(s.model)
         before = s.model[0].weight.clone()
         run(s)
         assert torch.equal(before, s.model[0].weight) and gradient(s).abs().max() > 0

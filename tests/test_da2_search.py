@@ -1,13 +1,14 @@
-"""The search where a notebook is too narrow for it: several processes, precision, Dropout, another planted seed."""
-import copy, math, threading
+"""The search beyond its notebook: several processes, precision, Dropout, an injected shift on another seed, defaults."""
+import copy, inspect, math, threading
 
 import pytest
 import torch
 from torch import nn
 
-from p2net.da2 import Policy, Search, augment
-from p2net.da2.search import (borrowed, central_difference, cyclic, exact_hypergradient, finite_difference, learners, norm,
-                              val_slope)
+from p2net.da2 import ExtendedSearch, Paired, Policy, Search, augment
+from p2net.da2.search import (central_difference, cyclic, exact_hypergradient, finite_difference, inner_step, norm, restored, trainable_weights,
+                              validation_gradient)
+from p2net.runs.config import SearchConfig
 
 OPERATIONS = ('brightness', 'invert', 'translate_x')
 
@@ -46,7 +47,7 @@ def same(a, b): return all(torch.equal(p, q) for p, q in zip(a.state_dict().valu
 
 
 ESTIMATORS = [dict(estimator='paired'), dict(estimator='straight-through'), dict(estimator='straight-through', magnitude='exact'),
-              dict(estimator='paired', probe_mode='evaluation'), dict(estimator='paired', val_mode='training')]
+              dict(estimator='paired', probe_mode='training'), dict(estimator='paired', val_mode='training')]
 
 
 @pytest.mark.parametrize('settings', ESTIMATORS)
@@ -60,15 +61,15 @@ def test_every_setting_moves_the_policy_and_repeats_itself(settings):
 
 @pytest.mark.parametrize('settings', ESTIMATORS)
 def test_a_step_trains_the_network_like_a_plain_step(settings):
-    search, twin, shown = make(**settings), network(), []
-    throw = search.estimator.throw
-    search.estimator.throw = lambda *args: shown.append(throw(*args)) or shown[-1]
+    search, reference, images = make(**settings), network(), []
+    sample_views = search.estimator.sample_views
+    search.estimator.sample_views = lambda *args: images.append(sample_views(*args)) or images[-1]
     run(search)
-    optimizer = torch.optim.SGD(twin.parameters(), .05, momentum=.9)
-    for x, y in shown:
-        twin.train(); optimizer.zero_grad(); per_image(twin, x, y).mean().backward()
-        torch.nn.utils.clip_grad_norm_(twin.parameters(), 5.); optimizer.step()
-    assert same(search.model, twin)
+    optimizer = torch.optim.SGD(reference.parameters(), .05, momentum=.9)
+    for x, y in images:
+        reference.train(); optimizer.zero_grad(); per_image(reference, x, y).mean().backward()
+        torch.nn.utils.clip_grad_norm_(reference.parameters(), 5.); optimizer.step()
+    assert same(search.model, reference)
 
 
 def test_modes_of_frozen_layers_are_kept():
@@ -77,7 +78,7 @@ def test_modes_of_frozen_layers_are_kept():
         def train(self, mode=True): return super().train(False)
     search.model[1] = Frozen(5)
     before = copy.deepcopy(search.model[1].state_dict())
-    search.weights = learners(search.model); search.optimizer = torch.optim.SGD(search.weights, .05)
+    search.weights = trainable_weights(search.model); search.optimizer = torch.optim.SGD(search.weights, .05)
     run(search)
     for name in ('running_mean', 'running_var', 'num_batches_tracked'): assert torch.equal(before[name], search.model[1].state_dict()[name])
     assert search.model.training and not search.model[1].training
@@ -86,16 +87,16 @@ def test_modes_of_frozen_layers_are_kept():
 def test_frozen_weights_stay():
     search = make()
     for w in search.model[0].parameters(): w.requires_grad_(False)
-    search.weights = learners(search.model)
+    search.weights = trainable_weights(search.model)
     before = search.model[0].weight.clone()
     run(search)
     assert torch.equal(before, search.model[0].weight)
 
 
-def test_dropout_throws_the_same_dice_at_both_ends():
+def test_dropout_has_the_same_masks_at_both_points():
     "With other masks at omega+ and omega- the difference is noise over 2 epsilon."
     net = network(dropout=.5).train()
-    center, v = [w.detach().clone() for w in learners(net)], [torch.randn(w.shape, generator=generator(3)) for w in learners(net)]
+    center, v = [w.detach().clone() for w in trainable_weights(net)], [torch.randn(w.shape, generator=generator(3)) for w in trainable_weights(net)]
     state = torch.get_rng_state()
     f = lambda: [per_image(net, X[:4], Y[:4]).detach().double()]
     h = {}
@@ -117,7 +118,7 @@ def test_an_error_at_omega_plus_leaves_no_trace():
         return plain(*args)
     search.estimator.loss = failing
     with pytest.raises(RuntimeError, match='out of memory'):
-        with borrowed(search.model): central_difference(lambda: search.estimator.probe(search.model), search.model,
+        with restored(search.model): central_difference(lambda: search.estimator.probe(search.model), search.model,
                                                         [w.detach().clone() for w in search.weights], search.direction(torch.arange(8))[0], .01)
     for a, b in zip(before.values(), search.model.state_dict().values()): assert torch.equal(a, b)
 
@@ -134,14 +135,14 @@ def test_outer_autocast_does_not_reach_the_probes():
 
 
 def test_policy_follows_any_scale_of_the_loss():
-    "Adam with its usual epsilon would stand still where the gradient is small."
+    "Adam with its usual epsilon would hardly move where the gradient is small."
     tiny = make(loss=lambda *args: 1e-6*per_image(*args), lr=1e-4)
     assert run(tiny, 1)[0]['policy_gradient'] < 1e-10
     assert max((p - q).abs().max().item() for p, q in zip(tiny.policy.parameters(), Policy(OPERATIONS).parameters())) > .04
 
 
 def test_two_processes_stay_in_step():
-    "Two searches with their own people, joined by `reduce`, as two GPUs would be: the same weights, the same policy."
+    "Two searches with different images, joined by `reduce`, as two GPUs would be: the same weights, the same policy."
     barrier, slots = threading.Barrier(2), [None, None]
     def reduce_for(rank):
         def reduce(t):
@@ -151,11 +152,11 @@ def test_two_processes_stay_in_step():
         return reduce
     torch.manual_seed(0)
     searches = [make(reduce=reduce_for(rank), lr=.05) for rank in range(2)]
-    for s in searches: s.model[1] = nn.Identity(); s.weights = learners(s.model); s.optimizer = torch.optim.SGD(s.weights, .05)
+    for s in searches: s.model[1] = nn.Identity(); s.weights = trainable_weights(s.model); s.optimizer = torch.optim.SGD(s.weights, .05)
     errors = []
     def work(rank):
         try:
-            for t in range(2):                                # no shared random state inside: the network has no dice
+            for t in range(2):                                # no shared random state: the network has no Dropout
                 searches[rank].step(torch.arange(8) + 10*rank, 8, 20 + torch.arange(8) + 10*rank, generator(10*t + rank))
         except Exception as e: errors.append(e); barrier.abort()
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
@@ -202,9 +203,8 @@ def test_finite_difference_is_exact_on_quadratics_and_second_order_elsewhere():
     omega, d = ((torch.randn(k, generator=gen, dtype=torch.float64).requires_grad_(),) for k in (5, 3))
     val = lambda omega: ((omega[0] - t)**2).sum()
     for train, exact in ((lambda omega, d: ((omega[0] - A@d[0])**2).sum(), True), (lambda omega, d: (omega[0] - A@d[0]).sinh().square().sum(), False)):
-        from p2net.da2.search import inner_step
         want = exact_hypergradient(omega, d, train, val, .01)[0]
-        v = val_slope(inner_step(omega, d, train, .01), val)
+        v = validation_gradient(inner_step(omega, d, train, .01), val)
         errors = [(finite_difference(omega, d, train, v, .01, e/norm(v).item())[0] - want).norm().item() for e in (1e-1, 1e-2)]
         if exact: assert max(errors) < 1e-10*want.norm().item()
         else: assert abs(math.log10(errors[0]/errors[1]) - 2) < .1
@@ -215,8 +215,8 @@ def test_cyclic_visits_everyone():
     for _ in range(5): assert sorted(i for _ in range(3) for i in next(batches).tolist()) == list(range(12))
 
 
-def test_planted_inversion_is_found_on_another_seed():
-    "The notebook's toy, smaller: a disc on a texture, validation scenes inverted, and the control without a plant."
+def test_injected_inversion_is_found_on_another_seed():
+    "The notebook's toy, smaller: a disc on a texture, validation scenes inverted, and the control without the shift."
     size, names = (16, 12), ('translate_x', 'rotate', 'invert', 'posterize', 'cutout', 'sharpness')
     def scenes(n, gen):
         x = .1 + .5*nn.functional.interpolate(torch.rand(n, 3, 4, 3, generator=gen), size, mode='bilinear')
@@ -227,21 +227,34 @@ def test_planted_inversion_is_found_on_another_seed():
     def maps(joints, visibility):
         away = (torch.arange(12) - joints[:, :, None, None, 0])**2 + (torch.arange(16)[:, None] - joints[:, :, None, None, 1])**2
         return torch.exp(-away/4)*(visibility > 0)[:, :, None, None]
-    def share(plant, seed):
+    def share(shift, seed):
         gen = generator(seed); torch.manual_seed(seed)
-        train, held = scenes(200, gen), scenes(100, gen)
+        train, val_scenes = scenes(200, gen), scenes(100, gen)
         block = lambda i: nn.Sequential(nn.Conv2d(i, 10, 3, padding=1, bias=False), nn.BatchNorm2d(10), nn.ReLU())
         net, policy = nn.Sequential(block(3), block(10), nn.Conv2d(10, 1, 3, padding=1)), Policy(names, 'singles')
         def views(batch, draws, rows):
             x, joints, visibility = (t[batch[rows]] for t in train)
             x, joints, visibility = augment(x, torch.eye(2, 3).repeat(len(rows), 1, 1), joints, visibility, draws, policy.operations, size)
             return 2*x - 1, maps(joints, visibility)
-        clean, target = plant(held[0]), maps(*held[1:])
+        clean, target = shift(val_scenes[0]), maps(*val_scenes[1:])
         val = lambda model, rows: per_image(model, 2*clean[rows] - 1, target[rows]).mean()
         search = Search(net, policy, views, per_image, val, torch.optim.Adam(net.parameters(), 5e-3))
-        batches, judged = cyclic(200, 20, gen), cyclic(100, 25, gen)
+        batches, val_batches = cyclic(200, 20, gen), cyclic(100, 25, gen)
         for _ in range(60): search.train(*views(next(batches), policy.sample(20, gen), torch.arange(20)))
-        for _ in range(40): search.step(next(batches), 20, next(judged), gen)
+        for _ in range(40): search.step(next(batches), 20, next(val_batches), gen)
         return policy.shares()['invert']
     found, control = share(lambda x: 1 - x, 2), share(lambda x: x, 2)
     assert found > .5 and found > 2*control, (found, control)
+
+
+def test_defaults_are_those_of_the_configuration():
+    "A default that both a signature of `p2net.da2` and `SearchConfig` state is the same in both."
+    names, compared = {'epsilon_scale': 'epsilon'}, set()
+    config = {name: field.default for name, field in SearchConfig.model_fields.items()}
+    for cls in (Search, ExtendedSearch, Paired, Policy):
+        for name, parameter in inspect.signature(cls).parameters.items():
+            field = names.get(name, name)
+            if parameter.default is parameter.empty or field not in config or field == 'operations': continue
+            assert parameter.default == config[field], (cls.__name__, name, parameter.default, config[field])
+            compared.add(field)
+    assert compared >= {'estimator', 'candidates', 'jitter', 'tau', 'epsilon', 'probe_mode', 'compared', 'tied', 'ema', 'decay', 'policy_lr', 'sub_policies'}

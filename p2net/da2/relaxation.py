@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['uniform', 'most_likely_path', 'gumbel', 'sample_path', 'relaxed_path', 'switch', 'sample_switch', 'relaxed_switch',
-           'hard_forward', 'constant_slope']
+           'hard_forward', 'constant_gradient']
 
 # %% ../../nbs/da2/10_relaxation.ipynb #f1e66692
 import torch
@@ -78,7 +78,7 @@ def hard_forward(hard:Tensor, # the throw: value of the result
     return hard + (relaxed - relaxed.detach())
 
 # %% ../../nbs/da2/10_relaxation.ipynb #5c6e27e3
-def constant_slope(augmented:Tensor, # (B, ...) O(x, m), already computed
+def constant_gradient(augmented:Tensor, # (B, ...) O(x, m), already computed
                    m:Tensor, # (B,) magnitudes that shall receive a gradient
                    const:float=1., # the constant: slope of every pixel in m
                   )->Tensor: # (B, ...) equal to `augmented`

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from ..da2.deploy import augment_fast
 from ..da2.operations import Draws, Operation
 from ..da2.policy import Policy
-from ..da2.search import Paired, pull_back
+from ..da2.extensions import Paired, decay_towards
 from ..files import replacing
 from ..people.drawing import draw_person
 from ..people.skeleton import SKELETONS
@@ -61,7 +61,7 @@ def noise_search(found:Policy, # gives the search space and the start
         adam.zero_grad()
         paired.backward([torch.randn(n, M, generator=gen)], 1.)
         adam.step()
-        if decay: pull_back(policy.parameters(), begin, decay)
+        if decay: decay_towards(policy.parameters(), begin, decay)
         if step % settings['log_every'] == 0 or step == settings['steps']: rows.append(where_it_is(policy, step))
     return pd.DataFrame(rows)
 
