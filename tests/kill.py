@@ -166,7 +166,7 @@ def import_all(quick):
     p2net.reproduce.multiprocessing = SimpleNamespace(get_context=lambda kind: multiprocessing.get_context('fork'))
     record.git = lambda *words: 'c0ffee'                                                # others may commit meanwhile
     if quick:
-        rendering.render_frame, rendering.anny_is_cold = flat_frame, lambda: False
+        rendering.render_frame, rendering.anny_needs_build = flat_frame, lambda: False
         experiments.size_of = lambda model, config: dict(parameters=1, gmac=1., hrnet_counter=1.)
         for found, keep in ((figures.FIGURES, ('policy_agreement', 'learning_curves')), (tables.TABLES, (1, 4))):
             for name in [n for n in found if n not in keep]: del found[name]

@@ -8,7 +8,7 @@ import pytest
 from p2net.rendering.body import JOINTS, LIMITS, get_body
 from p2net.rendering.camera import look_at
 from p2net.people.coco import load_coco
-from p2net.rendering.poses import MODES, draw_person, draw_phenotype, draw_pose
+from p2net.rendering.poses import MODES, sample_person, sample_phenotype, sample_pose
 from p2net.rendering.render import RenderConfig, get_studio, is_finished, make_actor, render_frame, render_people, rendered_folder
 from p2net.people.skeleton import SKELETONS
 
@@ -155,7 +155,7 @@ def test_left_is_left():
 def test_drawn_poses_stay_within_the_limits():
     rng, seen = np.random.default_rng(0), set()
     for _ in range(100):
-        angles, mode = draw_pose(rng); seen.add(mode)
+        angles, mode = sample_pose(rng); seen.add(mode)
         for name, value in angles.items():
             low, high = LIMITS[name]
             assert low - 1e-9 <= value <= high + 1e-9, (mode, name, value)
@@ -164,7 +164,7 @@ def test_drawn_poses_stay_within_the_limits():
 def test_settled_people_stay_within_the_limits_and_on_the_ground():
     rng, body = np.random.default_rng(1), get_body()
     for mode in MODES:
-        posed, angles, got = draw_person(rng, body, body.shape(draw_phenotype(rng)), mode)
+        posed, angles, got = sample_person(rng, body, body.shape(sample_phenotype(rng)), mode)
         assert got == mode and all(LIMITS[n][0] - 1e-9 <= a <= LIMITS[n][1] + 1e-9 for n, a in angles.items()), mode
         assert -.03 < posed.vertices[:,2].min() < .5, mode             # who jumps leaves the ground
         assert np.isfinite(posed.joints).all() and posed.joints[:,2].max() < 3, mode
