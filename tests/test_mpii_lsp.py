@@ -17,7 +17,7 @@ from p2net.people import matlab
 from p2net.people.folder import find_people
 from p2net.people.lsp import load_lsp, load_lspet, read_joints_mat
 from p2net.people.matlab import Damaged, read_mat, read_npz
-from p2net.people.mpii import FIELDS, box_of, from_mat, load_mpii, load_mpii_validation, places_in, with_head_sizes
+from p2net.people.mpii import FIELDS, box_of, from_mat, load_mpii, load_mpii_validation, validation_rows, with_head_sizes
 from p2net.people.person import People, box_to_frame
 from p2net.people.skeleton import SKELETONS
 from samples import sample
@@ -103,7 +103,7 @@ def test_mpii_validation_files_agree():
     assert np.abs(mat.joints - npz.joints)[both].max() < 1 + 1e-4
     assert (mat.labelled != npz.labelled).sum() <= 13                       # of 10 people whose .mat has a 0 by mistake
     people = load_mpii(root)
-    assert places_in(people, npz) == [0, 1, 2, 3, 4]
+    assert validation_rows(people, npz) == [0, 1, 2, 3, 4]
     assert np.allclose([p.head_size for p in with_head_sizes(people, npz)], npz.head_size[:5])
 
 
@@ -469,7 +469,7 @@ def test_mpii_texts(home):
     texts = json.loads(json.dumps(good), parse_float=str)
     a, b = mpii_json(home, good), mpii_json(home, texts)
     assert (a[0].joints == b[0].joints).all() and (a[0].bbox == b[0].bbox).all()
-    assert b.mended.counts() == {'numbers written as texts': 30 + 3} and not a.mended
+    assert b.corrected.counts() == {'numbers written as texts': 30 + 3} and not a.corrected
 
 
 @pytest.mark.parametrize('change, says', [

@@ -45,7 +45,7 @@ def test_coco_counts(split):
     root = sample('data/coco-people')
     images, annotations, labelled, ten = COCO_COUNTS[split]
     people = read_coco(root/'annotations'/f'person_keypoints_{split}.json', root/'images')
-    assert len(people) == labelled and len(people) + people.left_out.total == annotations and not people.mended
+    assert len(people) == labelled and len(people) + people.left_out.total == annotations and not people.corrected
     assert sum((p.visibility > 0).sum() >= 10 for p in people) == ten
     assert len(read_coco(root/'annotations'/f'person_keypoints_{split}.json', root/'images', minimum_joints=10)) == ten
     assert_inside(people)

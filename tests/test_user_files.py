@@ -19,7 +19,7 @@ from p2net.people.person import draw_figure, transform
 from p2net.people.skeleton import SKELETONS, example_pose
 from p2net.runs.config import DataConfig, EvaluationConfig
 from p2net.runs.data import load_people, pack_people
-from p2net.runs.evaluating import Predictions, about_boxes, file_results, file_truth, measure, measure_boxes, results_of
+from p2net.runs.evaluating import Predictions, boxes_summary, file_results, file_truth, measure, measure_boxes, results_of
 from samples import sample
 import situations
 
@@ -202,7 +202,7 @@ def check_boxes_of_a_detector(folder, people, tmp_path, judge, person, sigmas):
     metrics, poses = measure_boxes(Standing(found.skeleton), there, EvaluationConfig(flip=False))
     theirs = pycocotools(judge, write_results(file_results(poses, there), tmp_path/'poses.json'), person, sigmas)
     same(metrics, theirs)
-    assert about_boxes(boxes, there)['AP'] > .2
+    assert boxes_summary(boxes, there)['AP'] > .2
     return theirs
 
 
@@ -659,7 +659,7 @@ def test_detections_that_can_be_used(folder, tmp_path, how, says):
     assert [(p.image_id, p.score) for p in people] == [(r['image_id'], pytest.approx(r['score'])) for r in wanted]
     sizes = {id: size for id, size, _ in PHOTOS['val'].values()}
     for p, r in zip(people, wanted): assert np.allclose(p.bbox, r['bbox'], atol=.011), (sizes[p.image_id], p.bbox, r['bbox'])
-    lines = people.left_out.lines() + people.mended.lines()
+    lines = people.left_out.lines() + people.corrected.lines()
     for words in says: assert any(words in line for line in lines), lines
     assert len(lines) == len(says), lines
 
@@ -717,7 +717,7 @@ def test_categories_of_annotations_and_detections(folder, tmp_path, truth, boxes
     theirs = pycocotools(file_of(folder), write_results(file_results(poses, pack), tmp_path/'poses.json'), truth)
     same(metrics, theirs)
     assert theirs['AP50'] > .3
-    assert box_ap(pack.annotations, [r | dict(category_id=truth) for r in rows])['AP'] == pytest.approx(about_boxes(tmp_path/'boxes.json', pack)['AP'])
+    assert box_ap(pack.annotations, [r | dict(category_id=truth) for r in rows])['AP'] == pytest.approx(boxes_summary(tmp_path/'boxes.json', pack)['AP'])
 
 
 @situation('a text as id of the images, detections with the same texts', 'AP and AR as pycocotools gives them for the file', 'Detection files')
@@ -862,7 +862,7 @@ def test_one_file_for_both_splits(folder, how):
     shutil.rmtree(folder/'images/train')
     how(folder)
     assert split_ids(folder) == dict(train=[36, 86, 139, 192], val=[257])
-    assert any('the last tenth of its images is held out' in line for line in find_people(folder).val().mended.lines())
+    assert any('the last tenth of its images is held out' in line for line in find_people(folder).val().corrected.lines())
 
 
 @situation('one annotation file with one photograph', 'one line: two images are needed, to train on one and to validate on the other', 'Folders')
@@ -914,7 +914,7 @@ def test_what_was_left_out_stands_in_the_record(folder):
     people = load_people(settings(folder), progress=False, say=lambda line: None)
     data = people.describe()
     assert data['val']['people'] == 7 and data['val']['left_out'] == {'box off the photograph': 1, 'crowd': 1, 'no labelled joint': 1}
-    assert data['train']['people'] == 5 and data['train']['mended'] == {'iscrowd missing, taken as 0': 5} and 'left_out' not in data['train']
+    assert data['train']['people'] == 5 and data['train']['corrected'] == {'iscrowd missing, taken as 0': 5} and 'left_out' not in data['train']
     json.dumps(data)
 
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 import numpy as np
 from ..errors import InputError, read_json
-from .annotations import collected
+from .annotations import collect_errors
 from .coco import clip_box
 from .matlab import read_mat
 from .mpii import FARTHEST
@@ -117,7 +117,7 @@ def people_of(folder:Path, # of joints.mat
     people, file = People(), folder/'joints.mat'
     for column in columns:
         number, path = photographs[column]
-        with collected(faults):
+        with collect_errors(faults):
             check_numbers(kind, numbers[column], column, file)
             found = person_of(*joints_of(kind, numbers[column]), number, path, file)
             if isinstance(found, str): people.left_out.add(found, path)

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
 from ..errors import InputError, Tally, read_json
-from .annotations import Row, collected, whole
+from .annotations import FileRow, collect_errors, whole_number
 from .coco import find_photo
 from .matlab import read_mat, read_npz
 from .person import People, Person
 
 # %% auto #0
-__all__ = ['FARTHEST', 'FIELDS', 'MPII_NAMES', 'box_of', 'pixels', 'clean_place', 'from_rows', 'check_fields', 'photo_of',
+__all__ = ['FARTHEST', 'FIELDS', 'MPII_NAMES', 'box_of', 'pixels', 'clean_place', 'from_rows', 'check_fields', 'photo_path',
            'clean_joints', 'is_set', 'field', 'parts', 'only', 'points_of', 'head_size_of', 'read_release', 'from_mat',
-           'place_of', 'Validation', 'load_mpii_validation', 'numbers_in', 'names_in', 'places_in', 'with_head_sizes',
-           'annotation_in', 'load_mpii']
+           'place_of', 'Validation', 'load_mpii_validation', 'numbers_in', 'names_in', 'validation_rows',
+           'with_head_sizes', 'annotation_in', 'load_mpii']
 
 # %% ../../nbs/people/60_mpii.ipynb #c64553ba
 def box_of(center, # (..., 2) x, y as in MPII's files: from one
@@ -32,14 +32,14 @@ def box_of(center, # (..., 2) x, y as in MPII's files: from one
 # %% ../../nbs/people/60_mpii.ipynb #f2decbcf
 FARTHEST = 1e6 # pixels; nothing on a photograph is as far away
 
-def pixels(value, field:str, row:Row)->float|None: # None: missing
+def pixels(value, field:str, row:FileRow)->float|None: # None: missing
     "A coordinate or length; anything but a number within reason is refused."
     found = row.number(value, field)
     if found is not None and abs(found) >= FARTHEST:
         row.refuse(field, f'is {found:g}', 'give pixels of the photograph')
     return found
 
-def clean_place(x, y, scale, row:Row)->np.ndarray|str: # (4,) box, or why there is none
+def clean_place(x, y, scale, row:FileRow)->np.ndarray|str: # (4,) box, or why there is none
     "Box of a person from the fields of a file as they are."
     x, y, scale = pixels(x, 'center', row), pixels(y, 'center', row), row.number(scale, 'scale')
     if x is None or y is None or (x, y) == (-1, -1): return 'no centre'
@@ -58,10 +58,10 @@ def from_rows(rows:list[dict], # of the JSON form
     "People of the JSON form; person_id counts rows, image_id images, both from 1. InputError for what can't be read."
     people, image_ids, photos = People(), {}, {}
     for n, fields in enumerate(rows, 1):
-        row = Row(file, f'person {n}', people.mended)
-        with collected(faults):
+        row = FileRow(file, f'person {n}', people.corrected)
+        with collect_errors(faults):
             check_fields(fields, row)
-            photo = photo_of(fields['image'], image_folder, photos, row)
+            photo = photo_path(fields['image'], image_folder, photos, row)
             image_id = image_ids.setdefault(photo, len(image_ids) + 1)
             joints, visibility = clean_joints(fields, row)
             box = clean_place(*fields['center'] or (None, None), fields['scale'], row)
@@ -70,7 +70,7 @@ def from_rows(rows:list[dict], # of the JSON form
             else: people.append(Person(photo, box, joints, visibility, image_id=image_id, person_id=n))
     return people
 
-def check_fields(fields, row:Row)->None:
+def check_fields(fields, row:FileRow)->None:
     "Refuse a row that isn't MPII's."
     lacking = [k for k in FIELDS if not isinstance(fields, dict) or k not in fields]
     if lacking: row.refuse(lacking[0], 'is missing', f"MPII's JSON form is a list of {', '.join(FIELDS)}")
@@ -79,7 +79,7 @@ def check_fields(fields, row:Row)->None:
         if not isinstance(fields[k], list): row.refuse(k, f'is {fields[k]!r:.40}', f'give {what}')
         if len(fields[k]) != n: row.refuse(k, f'has {len(fields[k])} entries, not {n}', f'give {what}')
 
-def photo_of(name, image_folder:Path, known:dict[str, str], row:Row)->str:
+def photo_path(name, image_folder:Path, known:dict[str, str], row:FileRow)->str:
     "Path of a photograph by its name in the file; `known` keeps those that were looked for."
     if not isinstance(name, str) or not name.strip():
         row.refuse('image', 'is missing' if name is None else f'is {name!r:.40}', 'give the file name of a photograph')
@@ -88,7 +88,7 @@ def photo_of(name, image_folder:Path, known:dict[str, str], row:Row)->str:
         known[name] = str(find_photo(name, folders))
     return known[name]
 
-def clean_joints(fields:dict, row:Row)->tuple[np.ndarray, np.ndarray]: # (16, 2) from zero, (16,) 0 or 2
+def clean_joints(fields:dict, row:FileRow)->tuple[np.ndarray, np.ndarray]: # (16, 2) from zero, (16,) 0 or 2
     "Joints of a row of the JSON form."
     joints, visibility = np.zeros((16, 2)), np.zeros(16, int)
     for j, (xy, flag) in enumerate(zip(fields['joints'], fields['joints_vis'])):
@@ -99,15 +99,15 @@ def clean_joints(fields:dict, row:Row)->tuple[np.ndarray, np.ndarray]: # (16, 2)
         joints[j], visibility[j] = np.array(xy) - 1, 2                 # -1: from one
     return joints, visibility
 
-def is_set(flag, field:str, row:Row)->bool:
+def is_set(flag, field:str, row:FileRow)->bool:
     "A flag that is 0 or 1 as number, text or truth value; null and NaN are 0."
     if isinstance(flag, bool): return flag
     if flag is None or isinstance(flag, float) and flag != flag:
         row.note('flags of joints that are no numbers, taken as not labelled')
         return False
-    if whole(flag) not in (0, 1): row.refuse(field, f'is {flag!r:.40}', 'write 1 for a labelled joint, else 0')
+    if whole_number(flag) not in (0, 1): row.refuse(field, f'is {flag!r:.40}', 'write 1 for a labelled joint, else 0')
     if isinstance(flag, str): row.note('numbers written as texts')
-    return whole(flag) == 1
+    return whole_number(flag) == 1
 
 # %% ../../nbs/people/60_mpii.ipynb #b0265873
 def field(struct:dict, name:str)->object|None:
@@ -115,7 +115,7 @@ def field(struct:dict, name:str)->object|None:
     value = struct.get(name)
     return None if value is None or (isinstance(value, (np.ndarray, str, list)) and len(value) == 0) else value
 
-def parts(struct:dict, name:str, row:Row)->list[dict]:
+def parts(struct:dict, name:str, row:FileRow)->list[dict]:
     "The structures in a field."
     value = field(struct, name)
     if value is None: return []
@@ -123,18 +123,18 @@ def parts(struct:dict, name:str, row:Row)->list[dict]:
         row.refuse(name, f'is {type(value).__name__} and no structure', "this is not MPII's annotation file")
     return value
 
-def only(struct:dict, name:str, row:Row)->dict: # {}: absent
+def only(struct:dict, name:str, row:FileRow)->dict: # {}: absent
     "The one structure in a field."
     found = parts(struct, name, row)
     if len(found) > 1: row.refuse(name, f'has {len(found)} entries, not 1', "this is not MPII's annotation file")
     return found[0] if found else {}
 
-def points_of(rect:dict, row:Row)->tuple[np.ndarray, np.ndarray]: # joints (16, 2) from zero, visibility (16,)
+def points_of(rect:dict, row:FileRow)->tuple[np.ndarray, np.ndarray]: # joints (16, 2) from zero, visibility (16,)
     "Joints of one `annorect`."
     joints, visibility = np.zeros((16, 2)), np.zeros(16, int)
     for k, point in enumerate(parts(only(rect, 'annopoints', row), 'point', row), 1):
         told, name = field(point, 'id'), f'annopoints.point({k})'
-        id = whole(told)
+        id = whole_number(told)
         if id is None or not 0 <= id < 16: row.refuse(f'{name}.id', f'is {told!r:.40}', "MPII's joints are 0 to 15")
         xy = [pixels(field(point, side), f'{name}.{side}', row) for side in 'xy']
         if None in xy: row.refuse(name, 'has no x or no y', 'remove it, or download the file again')
@@ -144,7 +144,7 @@ def points_of(rect:dict, row:Row)->tuple[np.ndarray, np.ndarray]: # joints (16, 
         visibility[id] = 2 if flag is None or is_set(flag, f'{name}.is_visible', row) else 1
     return joints, visibility
 
-def head_size_of(rect:dict, row:Row)->float|None:
+def head_size_of(rect:dict, row:FileRow)->float|None:
     "0.6 x the diagonal of the head's box, MPII's unit."
     x1, y1, x2, y2 = (pixels(field(rect, k), k, row) for k in ('x1', 'y1', 'x2', 'y2'))
     if None in (x1, y1, x2, y2): return None
@@ -153,8 +153,8 @@ def head_size_of(rect:dict, row:Row)->float|None:
 # %% ../../nbs/people/60_mpii.ipynb #74117e37
 def read_release(path)->tuple[list[dict], list[bool]]: # annolist; for each image whether its joints are public
     "MPII's annotation structure. InputError for another file."
-    release, row = read_mat(path, 'RELEASE', whose="MPII's annotation file"), Row(path, 'RELEASE', Tally())
-    release = only(release, 'RELEASE', Row(path, 'variables', Tally()))
+    release, row = read_mat(path, 'RELEASE', whose="MPII's annotation file"), FileRow(path, 'RELEASE', Tally())
+    release = only(release, 'RELEASE', FileRow(path, 'variables', Tally()))
     images, public = parts(release, 'annolist', row), field(release, 'img_train')
     if not images: row.refuse('annolist', 'is missing or empty', "this is not MPII's annotation file")
     public = np.ones(len(images)) if public is None else np.ravel(public if isinstance(public, np.ndarray) else [public])
@@ -171,11 +171,11 @@ def from_mat(path, # mpii_human_pose_v1_u12_1.mat
     for i, (image, public) in enumerate(zip(*read_release(path)), 1):
         if not public: continue
         photo, rects = None, []
-        with collected(faults): rects = parts(image, 'annorect', Row(path, f'annolist({i})', people.mended))
+        with collect_errors(faults): rects = parts(image, 'annorect', FileRow(path, f'annolist({i})', people.corrected))
         for j, rect in enumerate(rects, 1):
-            row = Row(path, f'annolist({i}).annorect({j})', people.mended)
-            with collected(faults):
-                photo = photo or photo_of(field(only(image, 'image', row), 'name'), image_folder, photos, row)
+            row = FileRow(path, f'annolist({i}).annorect({j})', people.corrected)
+            with collect_errors(faults):
+                photo = photo or photo_path(field(only(image, 'image', row), 'name'), image_folder, photos, row)
                 (joints, visibility), box = points_of(rect, row), place_of(rect, row)
                 why = 'no joint labelled' if not visibility.any() else box if isinstance(box, str) else None
                 if why: people.left_out.add(why, f'{path}: {row.where}')
@@ -183,7 +183,7 @@ def from_mat(path, # mpii_human_pose_v1_u12_1.mat
                                            head_size=head_size_of(rect, row)))
     return people
 
-def place_of(rect:dict, row:Row)->np.ndarray|str: # (4,) box, or why there is none
+def place_of(rect:dict, row:FileRow)->np.ndarray|str: # (4,) box, or why there is none
     "Box of one `annorect`."
     position = only(rect, 'objpos', row)
     return clean_place(field(position, 'x'), field(position, 'y'), field(rect, 'scale'), row)
@@ -245,7 +245,7 @@ def names_in(found:np.ndarray, n:int, path)->np.ndarray: # (n,) of str
     return found if found.dtype.kind == 'U' else np.char.decode(found, 'utf-8', 'replace')
 
 # %% ../../nbs/people/60_mpii.ipynb #84fac65e
-def places_in(people:list[Person], # of MPII
+def validation_rows(people:list[Person], # of MPII
               validation:Validation,
              )->list[int|None]: # row of the validation file for each person
     "Where each person stands in the validation file; None if nowhere."
@@ -263,13 +263,13 @@ def with_head_sizes(people:list[Person], # of MPII, all in the validation file
                     validation:Validation,
                    )->People:
     "The same people, with the size of the head from the validation file. InputError for somebody who isn't in it."
-    places = places_in(people, validation)
+    places = validation_rows(people, validation)
     lost = next((p for p, row in zip(people, places) if row is None), None)
     if lost:
         raise InputError('is not in the validation file, or not in this row', 'take both files from one source',
                          lost.image, f'person {lost.person_id}')
     found = [replace(p, head_size=float(validation.head_size[row]) or None) for p, row in zip(people, places)]
-    return People(found, getattr(people, 'left_out', None), getattr(people, 'mended', None))
+    return People(found, getattr(people, 'left_out', None), getattr(people, 'corrected', None))
 
 # %% ../../nbs/people/60_mpii.ipynb #5ec9ba44
 MPII_NAMES = ('trainval.json', 'train.json', 'valid.json', 'mpii_human_pose_v1_u12_1.mat') # tried in this order

@@ -69,11 +69,11 @@ class People(list):
     def __init__(self,
                  people=(), # Person, in order
                  left_out:Tally|None=None, # rows that became nobody, by reason
-                 mended:Tally|None=None, # fields that were completed or corrected, by what was done
+                 corrected:Tally|None=None, # fields that were completed or corrected, by what was done
                  annotations=None, # people.coco.Annotations, for files in COCO's layout
                 ):
         super().__init__(people)
-        self.left_out, self.mended = (Tally() if t is None else t for t in (left_out, mended))
+        self.left_out, self.corrected = (Tally() if t is None else t for t in (left_out, corrected))
         self.annotations = annotations
 
     def first(self, most:int|None)->'People': # None: all
@@ -87,7 +87,7 @@ class People(list):
         other = next(p for p in self if p.image_id not in kept) if len(some) < len(self) else None
         if other: left_out.add(f'people of photographs beyond the first {len(kept)}, which have {len(some)} people; {most} were asked for',
                                f'{other.image}, person {other.person_id}', len(self) - len(some))
-        return People(some, left_out, self.mended, self.annotations and self.annotations.of_images(kept))
+        return People(some, left_out, self.corrected, self.annotations and self.annotations.of_images(kept))
 
 # %% ../../nbs/people/20_person.ipynb #46cc5c32
 def to_heatmap(points, # x, y in input pixels; numpy or torch, any shape
