@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT/'tests'/'README.md'
-THEMES = ('Annotation files', 'Detection files', 'Folders', 'Photographs', 'Films', 'MATLAB files', 'Policies', 'Settings',
+THEMES = ('Annotation files', 'Detection files', 'Folders', 'Photographs', 'Videos', 'MATLAB files', 'Policies', 'Settings',
           'Checkpoints and records', 'Interruptions')
 HOME = { # file of tests -> theme of its situations
     'test_da2_published.py': 'Policies', 'test_da2_policy.py': 'Policies', 'test_da2_libraries.py': 'Policies', 'test_mpii_lsp.py': 'MATLAB files',

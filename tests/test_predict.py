@@ -9,7 +9,7 @@ import p2net
 from p2net.cli import main
 from p2net.errors import InputError
 from p2net.people.photographs import read_photo
-from p2net.tools.predict import PHOTOS, SHIPPED, VIDEOS, BoxFile, Film, FoundPerson, Pose, expand, predict_files
+from p2net.tools.predict import PHOTOS, SHIPPED, VIDEOS, BoxFile, FoundPerson, PoseEstimator, VideoReader, boxes_on, describe_missing, list_files, predict_files
 from samples import sample
 
 from pathlib import Path
@@ -27,8 +27,8 @@ def album(tmp_path, monkeypatch):
 def test_the_shipped_network_is_small_and_has_its_record():
     record = json.loads(SHIPPED.with_suffix('.json').read_text())
     assert SHIPPED.stat().st_size <= 8*2**20 and record['status'] == 'complete' and record['config']['data']['source'] == 'rendered'
-    about = Pose.load().about
-    assert about.trained['metrics']['PCK@0.2'] == record['metrics']['PCK@0.2'] > .5 and list(about.input_size) == record['config']['data']['input_size']
+    header = PoseEstimator.load().header
+    assert header.trained['metrics']['PCK@0.2'] == record['metrics']['PCK@0.2'] > .5 and list(header.input_size) == record['config']['data']['input_size']
 
 
 def test_the_command(album, capsys):
@@ -49,7 +49,7 @@ def test_what_cannot_be_read_is_one_line_each_and_the_others_go_on(album, capsys
 
 
 @pytest.mark.parametrize('words, says', [(['--weights', 'none.safetensors'], 'none.safetensors'), (['--boxes', 'none.json'], 'none.json'),
-                                         (['--out', 'album'], 'painted over')])
+                                         (['--out', 'album'], 'overwritten')])
 def test_faults_of_the_call(album, capsys, words, says):
     assert main(['predict', 'album', *words]) in (1, 2)
     assert says in capsys.readouterr().err
@@ -66,7 +66,7 @@ def test_grey_and_transparent_pictures(tmp_path):
     Image.fromarray(PEOPLE[0]).convert('L').save(tmp_path/'grey.png')
     Image.fromarray(PEOPLE[0]).convert('RGBA').save(tmp_path/'clear.png')
     assert read_photo(tmp_path/'grey.png')[0].shape == read_photo(tmp_path/'clear.png')[0].shape == PEOPLE[0].shape
-    assert len(Pose.load()(tmp_path/'grey.png')) == 1
+    assert len(PoseEstimator.load()(tmp_path/'grey.png')) == 1
 
 
 def test_the_evaluation_finds_the_same_joints(tmp_path):
@@ -75,9 +75,9 @@ def test_the_evaluation_finds_the_same_joints(tmp_path):
     from p2net.people.person import Person
     from p2net.runs.config import EvaluationConfig
     from p2net.runs.evaluating import predict
-    pose, box = Pose.load(), np.array([20., 15, 100, 160])
+    pose, box = PoseEstimator.load(), np.array([20., 15, 100, 160])
     Image.fromarray(PEOPLE[0]).save(tmp_path/'a.png')
-    a = pose.about
+    a = pose.header
     pack = build_pack([Person(tmp_path/'a.png', box, np.zeros((21, 2)), np.zeros(21))], a.skeleton, a.input_size, reach=a.reach, padding=a.padding, progress=False)
     found = predict(pose.model, pack, EvaluationConfig(**a.evaluation))
     assert np.abs(found.joints[0] - pose(tmp_path/'a.png', box)[0].joints).max() < 1e-9
@@ -97,13 +97,13 @@ def test_onnx_agrees_with_pytorch_where_sizes_do_not_divide(tmp_path, size):
     pytest.importorskip('onnx', reason="no onnx, an optional library: pip install -e '.[export]'")
     import torch
     from dataclasses import replace
-    from p2net.tools.export import Recipe, to_onnx
-    pose = Pose.load()
-    pose.about = replace(pose.about, input_size=size)
-    session = ort.InferenceSession(to_onnx(pose, tmp_path/'pose.onnx'), providers=['CPUExecutionProvider'])
+    from p2net.tools.export import ExportedNetwork, export_onnx
+    pose = PoseEstimator.load()
+    pose.header = replace(pose.header, input_size=size)
+    session = ort.InferenceSession(export_onnx(pose, tmp_path/'pose.onnx'), providers=['CPUExecutionProvider'])
     x = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(1))
     for n in (1, 3):
-        with torch.no_grad(): expected = Recipe(pose).eval()(x[:n])
+        with torch.no_grad(): expected = ExportedNetwork(pose).eval()(x[:n])
         for theirs, ours in zip(session.run(None, {'crop': x[:n].numpy()}), expected): assert np.abs(theirs - ours.numpy()).max() < 1e-4
 
 
@@ -122,10 +122,10 @@ situation = pytest.mark.situation
 EXAMPLES = int(os.environ.get('P2NET_EXAMPLES', 400))
 
 @functools.cache
-def shipped(): return Pose.load()
+def shipped(): return PoseEstimator.load()
 
 
-class Quick(Pose):
+class Quick(PoseEstimator):
     "A network that finds the same joints in every box at once."
     def find(self, picture, boxes, scores):
         J = len(self.skeleton)
@@ -135,7 +135,7 @@ class Quick(Pose):
 def predicted(words, boxes='whole', quick=True):
     "Rows, number of failures and what was said."
     said = []
-    rows, failed = predict_files(words, 'poses', Quick(None, shipped().about) if quick else shipped(), boxes, say=said.append)
+    rows, failed = predict_files(words, 'poses', Quick(None, shipped().header) if quick else shipped(), boxes, say=said.append)
     return rows, failed, said
 
 
@@ -154,14 +154,14 @@ def test_side_files_of_a_mac_are_left_out_and_counted(album, capsys):
     assert said.err.splitlines() == ['p2net predict: 2 x hidden file left out (first: album/._1.jpg)'] and '2 people' in said.out
 
 
-@situation('a folder that also holds other files', '`1 x file left out, neither a photograph nor a film by its ending (first: …)`')
+@situation('a folder that also holds other files', '`1 x file left out that is neither a photograph nor a video by its ending (first: …)`')
 def test_other_files_of_a_folder_are_counted(album):
     (album/'notes.txt').touch(); (album/'sub').mkdir()
-    assert predicted(['album'])[2] == ['1 x file left out, neither a photograph nor a film by its ending (first: album/notes.txt)']
+    assert predicted(['album'])[2] == ['1 x file left out that is neither a photograph nor a video by its ending (first: album/notes.txt)']
 
 
 @pytest.mark.parametrize('name', ['people.csv', 'photo', 'a.jpg.part'])
-@situation('a file of another kind is named', '`people.csv: has the ending \'.csv\', neither of a photograph nor of a film; these endings are known: .jpg …`, exit 2')
+@situation('a file of another kind is named', '`people.csv: has the ending \'.csv\', which is not that of a photograph or video; known endings: .jpg …`, exit 2')
 def test_a_file_of_an_unknown_ending_is_refused_with_the_known_ones(album, capsys, name):
     Path(name).write_text('x')
     assert main(['predict', 'album', name]) == 2
@@ -170,28 +170,28 @@ def test_a_file_of_an_unknown_ending_is_refused_with_the_known_ones(album, capsy
 
 
 def test_a_name_that_is_nowhere_and_has_no_ending_is_no_matter_of_endings(album):
-    with pytest.raises(InputError, match='albun: there is no such file or folder'): expand(['albun'])
+    with pytest.raises(InputError, match='albun: there is no such file or folder'): list_files(['albun'])
 
 
 def test_a_file_named_twice_is_looked_at_once(album): assert [r['image_id'] for r in predicted(['album/2.jpg', 'album'])[0]] == [2, 1]
 
 
-@situation('the output folder is the folder of the photographs', '`album/1.jpg: it lies in the output folder and would be painted over; choose another --out`, before the first is looked at')
+@situation('the output folder is the folder of the photographs', '`album/1.jpg: it is in the output folder and would be overwritten; choose another --out`, before the first is looked at')
 def test_nothing_is_painted_over(album, monkeypatch):
-    monkeypatch.setattr(Pose, 'load', lambda *a: pytest.fail('a network was loaded'))
+    monkeypatch.setattr(PoseEstimator, 'load', lambda *a: pytest.fail('a network was loaded'))
     before = {p: p.read_bytes() for p in album.iterdir()}
     for out in ('album', 'album/../album'):
-        with pytest.raises(InputError, match='painted over'): predict_files(['album'], out)
+        with pytest.raises(InputError, match='overwritten'): predict_files(['album'], out)
     assert {p: p.read_bytes() for p in album.iterdir()} == before
 
 
 # ---- photographs
 
-@situation('a photograph that is entirely black or white', '`a.png: entirely black`; it is predicted like any other')
+@situation('a photograph that is entirely black or white', '`a.png: the picture is entirely black`; it is predicted like any other')
 def test_a_photograph_of_one_colour_is_said(album):
     for name, value in (('b', 0), ('w', 255), ('g', 7)): Image.new('RGB', (40, 50), (value,)*3).save(album/f'{name}.png')
     rows, failed, said = predicted(['album'])
-    assert said == ['album/b.png: entirely black', 'album/w.png: entirely white'] and (len(rows), failed) == (5, 0)
+    assert said == ['album/b.png: the picture is entirely black', 'album/w.png: the picture is entirely white'] and (len(rows), failed) == (5, 0)
 
 
 @situation('a phone\'s photograph with an orientation tag, and boxes drawn on the upright picture', 'training and `predict` cut out the same pixels')
@@ -203,38 +203,38 @@ def test_training_and_prediction_see_the_same_person(album):
     (exif := Image.Exif())[274] = 6
     Image.fromarray(PEOPLE[0]).save('upright.png')
     Image.fromarray(PEOPLE[0]).transpose(Image.Transpose.ROTATE_90).save('phone.png', exif=exif)
-    box, about = np.array([20., 15, 100, 160]), shipped().about
-    trained = [build_pack([Person(name, box, np.zeros((21, 2)), np.zeros(21))], about.skeleton, about.input_size, progress=False) for name in ('upright.png', 'phone.png')]
-    seen = pack_in_memory(read_photo('phone.png')[0], box[None], np.ones(1), about)
+    box, header = np.array([20., 15, 100, 160]), shipped().header
+    trained = [build_pack([Person(name, box, np.zeros((21, 2)), np.zeros(21))], header.skeleton, header.input_size, progress=False) for name in ('upright.png', 'phone.png')]
+    seen = pack_in_memory(read_photo('phone.png')[0], box[None], np.ones(1), header)
     assert (trained[0].canvases[:] == trained[1].canvases[:]).all() and (seen.canvases[:] == trained[0].canvases[:]).all()
     rows = [predicted([f'{name}.png'], box_file({f'{name}.png': [box.tolist()]}), quick=False)[0][0] for name in ('upright', 'phone')]
     assert rows[0]['keypoints'] == rows[1]['keypoints']
 
 
-@situation('COCO annotations whose width and height are those of the stored pixels, though a tag turns the photograph', '`boxes.json: 1 x photograph that an orientation tag turns, unlike its height and width in the file of boxes: are its boxes those of the upright picture? (first: phone.jpg)`')
+@situation('COCO annotations whose width and height are those of the stored pixels, though a tag turns the photograph', '`boxes.json: 1 x photograph that its orientation tag turns, with the height and width of the unturned picture: check that its boxes are for the upright picture (first: phone.jpg)`')
 def test_sizes_that_contradict_the_orientation_tag_are_said(album):
     (exif := Image.Exif())[274] = 6
     h, w = PEOPLE[0].shape[:2]
     Image.fromarray(PEOPLE[0]).save('phone.jpg', exif=exif)
     coco = lambda height, width: dict(images=[dict(id=5, file_name='phone.jpg', height=height, width=width)], annotations=[dict(id=1, image_id=5, bbox=[10, 10, 90, 100], category_id=1)])
-    assert 'orientation tag turns, unlike' in predicted(['phone.jpg'], box_file(coco(h, w)))[2][0]
+    assert 'its orientation tag turns, with the height' in predicted(['phone.jpg'], box_file(coco(h, w)))[2][0]
     assert predicted(['phone.jpg'], box_file(coco(w, h)))[2] == []                             # as the upright picture is
-    assert 'not as high and wide' in predicted(['phone.jpg'], box_file(coco(2*w, 2*h)))[2][0]
+    assert 'with another height and width' in predicted(['phone.jpg'], box_file(coco(2*w, 2*h)))[2][0]
 
 
 def test_a_joint_off_the_picture_needs_no_second_look(album, monkeypatch):
     "Where all that was found lies beside the picture, the first look is kept."
-    pose = Pose.load()
+    pose = PoseEstimator.load()
     far = [type(pose(PEOPLE[0])[0])(np.full((21, 2), -50.) + np.arange(42).reshape(21, 2), np.ones(21), np.zeros(4), 1.)]
     looks = []
     monkeypatch.setattr(pose, 'find', lambda *a: looks.append(a) or far)
     assert pose(PEOPLE[0]) is far and len(looks) == 1
 
 
-# ---- films
+# ---- videos
 
-def film(name, code, n=8, rate=25):
-    "A film of n frames; None where this OpenCV can't write it."
+def video(name, code, n=8, rate=25):
+    "A video of n frames; None where this OpenCV can't write it."
     h, w = PEOPLE[0].shape[:2]
     sink = cv2.VideoWriter(name, cv2.VideoWriter_fourcc(*code), rate, (w, h))
     if not sink.isOpened(): pytest.skip(f'this OpenCV writes no {name}')
@@ -254,70 +254,70 @@ def frames(rows): return [int(r['file_name'].partition('#')[2]) for r in rows]
 
 
 @pytest.mark.parametrize('name, code', [('a.3gp', 'mp4v'), ('a.mpg', 'MPG1'), ('a.wmv', 'WMV2'), ('a.flv', 'FLV1'), ('a.ts', 'mp2v'), ('a.mkv', 'MJPG'), ('a.MOV', 'mp4v')])
-@situation('a film called `.3gp`, `.mpg`, `.wmv`, `.flv` or `.ts`', 'is opened as a film', theme='Films')
-def test_films_of_many_endings(album, name, code):
-    film(name, code, 3)
+@situation('a video called `.3gp`, `.mpg`, `.wmv`, `.flv` or `.ts`', 'is opened as a video', theme='Videos')
+def test_videos_of_many_endings(album, name, code):
+    video(name, code, 3)
     rows, failed, said = predicted([name])
     assert (frames(rows), failed, said) == ([0, 1, 2], 0, [])
     assert Path('poses/a.mp4').is_file() and len([p for p in Path('poses').iterdir()]) == 2
 
 
 @pytest.mark.parametrize('k', [0, 3, 6])
-@situation('a film with one broken frame', '`a.avi: 7 frames read of 8 announced; left out 1 that can\'t be decoded, first a.avi#3`; the frames behind it keep their numbers; exit 1', theme='Films')
+@situation('a video with one broken frame', '`a.avi: 7 frames read, 8 announced; 1 left out that cannot be decoded (first: a.avi#3)`; the frames behind it keep their numbers; exit 1', theme='Videos')
 def test_a_broken_frame_is_passed_over(album, capsys, monkeypatch, k):
-    Path('a.avi').write_bytes(torn(film('a.avi', 'MJPG'), k))
-    if k: monkeypatch.setattr(Pose, 'load', lambda *a, about=shipped().about: Quick(None, about))
+    Path('a.avi').write_bytes(torn(video('a.avi', 'MJPG'), k))
+    if k: monkeypatch.setattr(PoseEstimator, 'load', lambda *a, header=shipped().header: Quick(None, header))
     assert main(['predict', 'a.avi']) == 1
     said = capsys.readouterr()
-    assert said.err.splitlines()[-1] == f"p2net predict: a.avi: 7 frames read of 8 announced; left out 1 that can't be decoded, first a.avi#{k}"
+    assert said.err.splitlines()[-1] == f"p2net predict: a.avi: 7 frames read, 8 announced; 1 left out that cannot be decoded (first: a.avi#{k})"
     assert frames(json.loads(Path('poses/poses.json').read_text())) == [n for n in range(8) if n != k] and '7 people' in said.out
 
 
 def test_several_broken_frames(album):
-    data = film('a.avi', 'MJPG')
+    data = video('a.avi', 'MJPG')
     for k in (5, 4, 1): data = torn(data, k)
     Path('a.avi').write_bytes(data)
     rows, failed, said = predicted(['a.avi'])
-    assert frames(rows) == [0, 2, 3, 6, 7] and failed == 1 and "left out 3 that can't be decoded, first a.avi#1" in said[0]
+    assert frames(rows) == [0, 2, 3, 6, 7] and failed == 1 and '3 left out that cannot be decoded (first: a.avi#1)' in said[0]
 
 
 def test_a_broken_frame_of_an_mp4(album):
-    data = film('a.mp4', 'mp4v', 12); start = data.index(b'mdat') + 8
+    data = video('a.mp4', 'mp4v', 12); start = data.index(b'mdat') + 8
     at = start + (len(data) - start)//3
     data[at:at + 400] = b'\xff'*400
     Path('a.mp4').write_bytes(data)
-    read = Film(Path('a.mp4')); numbers = [n for n, _ in read.frames()]
+    read = VideoReader(Path('a.mp4')); numbers = [n for n, _ in read.frames()]
     assert numbers[0] == 0 and numbers[-1] == 11 and read.read == len(numbers) == 12 - len(read.broken)
-    assert read.whole == (not read.broken)
+    assert read.complete == (not read.broken)
 
 
 @pytest.mark.parametrize('name, code', [('a.avi', 'MJPG'), ('a.mkv', 'MJPG'), ('a.flv', 'FLV1')])
-@situation('a film cut in half', '`a.avi: 4 frames read of 8 announced; it ends 4 frames early`; exit 1', theme='Films')
-def test_a_cut_film_is_read_as_far_as_it_goes(album, name, code):
-    Path(name).write_bytes(film(name, code)[:-len(Path(name).read_bytes())//2])
+@situation('a video cut in half', '`a.avi: 4 frames read, 8 announced; it ends 4 frames early`; exit 1', theme='Videos')
+def test_a_cut_video_is_read_as_far_as_it_goes(album, name, code):
+    Path(name).write_bytes(video(name, code)[:-len(Path(name).read_bytes())//2])
     rows, failed, said = predicted([name])
     n = len(rows)
     assert 2 <= n <= 6 and frames(rows) == list(range(n)) and failed == 1
-    assert said == [f'{name}: {n} frames read of 8 announced; it ends {8 - n} frames early']
+    assert said == [f'{name}: {n} frames read, 8 announced; it ends {8 - n} frames early']
 
 
-@situation('a film of which not even the index arrived', '`a.mp4: OpenCV can\'t open this film: it is cut short (its index, at the end, is missing) …`; the other files are predicted, exit 1', theme='Films')
-def test_a_film_that_cannot_be_opened(album):
-    Path('a.mp4').write_bytes(film('a.mp4', 'mp4v')[:3000])
+@situation('a video of which not even the index arrived', '`a.mp4: OpenCV cannot open this video: it is cut short (its index, at the end, is missing) …`; the other files are predicted, exit 1', theme='Videos')
+def test_a_video_that_cannot_be_opened(album):
+    Path('a.mp4').write_bytes(video('a.mp4', 'mp4v')[:3000])
     Path('b.mp4').write_bytes(b''); Path('c.mpg').write_text('<html>')
     rows, failed, said = predicted(['a.mp4', 'b.mp4', 'c.mpg', 'd.mkv', 'album/1.jpg'])
     assert (len(rows), failed) == (1, 4)
-    for line, says in zip(said, ('a.mp4: OpenCV can\'t open this film: it is cut short', 'b.mp4: empty: 0 bytes', "c.mpg: OpenCV can't open", 'd.mkv: there is no such film')): assert line.startswith(says)
+    for line, says in zip(said, ('a.mp4: OpenCV cannot open this video: it is cut short', 'b.mp4: empty: 0 bytes', 'c.mpg: OpenCV cannot open', 'd.mkv: there is no such video')): assert line.startswith(says)
 
 
-def test_a_whole_film_says_nothing(album):
-    film('a.avi', 'MJPG')
+def test_a_whole_video_says_nothing(album):
+    video('a.avi', 'MJPG')
     assert predicted(['a.avi'])[1:] == (0, [])
 
 
-def test_an_opencv_that_writes_no_films(album, monkeypatch):
-    "The people of a film are found all the same, and it is said that it can't be painted."
-    film('a.avi', 'MJPG', 2)
+def test_an_opencv_that_writes_no_videos(album, monkeypatch):
+    "The people of a video are found all the same, and it is said that it can't be painted."
+    video('a.avi', 'MJPG', 2)
     class Silent:
         def __init__(self, *a): pass
         def isOpened(self): return False
@@ -325,12 +325,12 @@ def test_an_opencv_that_writes_no_films(album, monkeypatch):
         def release(self): pass
     monkeypatch.setattr(cv2, 'VideoWriter', Silent)
     rows, failed, said = predicted(['a.avi'])
-    assert (len(rows), failed) == (2, 0) and said == ["a.avi: OpenCV can't write a film here; its people are in poses.json"]
+    assert (len(rows), failed) == (2, 0) and said == ["a.avi: OpenCV cannot write a video here; its people are in poses.json"]
     assert [p.name for p in Path('poses').iterdir()] == ['poses.json']
 
 
 class Tape:
-    "A film whose announced number of frames is wrong, as that of formats which store none may be."
+    "A video whose announced number of frames is wrong, as that of formats which store none may be."
     def __init__(self, readable, announced): self.readable, self.announced, self.asked = readable, announced, 0
     def get(self, what): return {cv2.CAP_PROP_FRAME_COUNT: self.announced, cv2.CAP_PROP_FPS: 25.}[what]
     def isOpened(self): return True
@@ -339,26 +339,26 @@ class Tape:
 
 
 @pytest.mark.parametrize('name, readable, announced, whole, says', [
-    ('a.webm', 100, 101, True, '100 frames read of 101 announced'), ('a.webm', 100, 150, False, '100 frames read of 150 announced'), ('a.mp4', 100, 101, False, '100 frames'),
-    ('a.mp4', 101, 100, True, '101 frames read of 100 announced'), ('a.webm', 100, -9e16, True, None), ('a.webm', 100, 0, True, None), ('a.webm', 100, 1e15, True, None)])
+    ('a.webm', 100, 101, True, '100 frames read, 101 announced'), ('a.webm', 100, 150, False, '100 frames read, 150 announced'), ('a.mp4', 100, 101, False, '100 frames'),
+    ('a.mp4', 101, 100, True, '101 frames read, 100 announced'), ('a.webm', 100, -9e16, True, None), ('a.webm', 100, 0, True, None), ('a.webm', 100, 1e15, True, None)])
 def test_announced_numbers_that_are_wrong(monkeypatch, name, readable, announced, whole, says):
     "Where the file stores no number, one in a hundred is no fault; and no number makes the reader wait for ever."
     tape = Tape(readable, announced)
     monkeypatch.setattr(cv2, 'VideoCapture', lambda path: tape)
-    read = Film(Path(name))
-    assert len(list(read.frames())) == read.read == readable and read.whole is whole and tape.asked < 1200
-    assert read.missing() is None if says is None else says in read.missing()
+    read = VideoReader(Path(name))
+    assert len(list(read.frames())) == read.read == readable and read.complete is whole and tape.asked < 1200
+    assert describe_missing(read) is None if says is None else says in describe_missing(read)
 
 
 def test_pictures_appear_when_they_are_whole(album, monkeypatch):
-    "While a picture or a film is written it has a hidden name; what stops the writing leaves nothing."
-    film('a.avi', 'MJPG')
-    paint = __import__('p2net.tools.predict').predict.paint
+    "While a picture or a video is written it has a hidden name; what stops the writing leaves nothing."
+    video('a.avi', 'MJPG')
+    from p2net.tools.predict import draw_people
     def stop(picture, *a):
         if len(calls) == 3: raise KeyboardInterrupt
-        calls.append(1); return paint(picture, *a)
+        calls.append(1); return draw_people(picture, *a)
     calls = []
-    monkeypatch.setattr('p2net.tools.predict.paint', stop)
+    monkeypatch.setattr('p2net.tools.predict.draw_people', stop)
     with pytest.raises(KeyboardInterrupt): predicted(['album/1.jpg', 'a.avi'])
     assert sorted(p.name for p in Path('poses').iterdir()) == ['1.jpg', 'poses.json'] and len(json.loads(Path('poses/poses.json').read_text())) >= 3
 
@@ -366,7 +366,7 @@ def test_pictures_appear_when_they_are_whole(album, monkeypatch):
 def test_a_disk_that_fills_up_leaves_no_half_picture(album, monkeypatch):
     def save(self, place, to=Image.Image.save, **how):
         to(self, place, **how)
-        if '1.jpg' in str(place):
+        if Path(place).name.startswith('.1.'):
             with open(place, 'r+b') as file: file.truncate(50)
             raise OSError(28, 'No space left on device', str(place))
     monkeypatch.setattr(Image.Image, 'save', save)
@@ -398,14 +398,14 @@ FAULTS = [
     (annotation(bbox=[1, 2, 3]), f'annotation 8: bbox is [1, 2, 3]; {FOUR}'), (annotation(image_id=99), 'annotation 8: image_id is 99'), (annotation(score='sure'), 'annotation 8: score'),
     ({**COCO, 'images': {}}, 'images is no list'), ({**COCO, 'annotations': [3]}, 'annotations[0]: is 3, expected an annotation'),
     ({'1.jpg': [BOX, None]}, "'1.jpg', box 1: bbox is None"), ({'1.jpg': [BOX, [1, 2, 3]]}, f"'1.jpg', box 1: bbox is [1, 2, 3]; {FOUR}"), ({'1.jpg': [[*BOX, None]]}, "'1.jpg', box 0: score is null"),
-    ({'1.jpg': [[*BOX, .9, 1]]}, "'1.jpg', box 0: bbox is"), ({'1.jpg': BOX}, "'1.jpg', box 0: bbox is 20.0"), ({'1.jpg': None}, "'1.jpg': is None"), ({}, 'holds no box'),
+    ({'1.jpg': [[*BOX, .9, 1]]}, "'1.jpg', box 0: bbox is"), ({'1.jpg': BOX}, "'1.jpg', box 0: bbox is 20.0"), ({'1.jpg': None}, "'1.jpg': is None, expected a list of boxes"), ({}, 'contains no boxes'),
     (17, 'a detection file is a list of {image_id'), ({'1.jpg': [[.1, .2, .5, .5]]}, 'bbox of every row lies between 0 and 1; boxes are in pixels: multiply by width and height'),
-    (detection(bbox=[0, 0, .5, .5])[1:], 'bbox of every row lies between 0 and 1'), ({'9.jpg': [BOX]}, "has no box for any of 2 photographs; it has '9.jpg', not '1.jpg'")]
+    (detection(bbox=[0, 0, .5, .5])[1:], 'bbox of every row lies between 0 and 1'), ({'9.jpg': [BOX]}, "has no entry for any of the 2 photographs; it has '9.jpg', not '1.jpg'")]
 
 @pytest.mark.parametrize('content, says', FAULTS)
 @situation('a file of boxes with a fault in a row', '`boxes.json: row 1: bbox is missing; every row needs image_id, category_id, bbox and score`: file, row, field, remedy, before a network is loaded; exit 2', theme='Detection files')
 def test_a_file_of_boxes_is_checked_before_a_network_is_loaded(album, monkeypatch, content, says):
-    monkeypatch.setattr(Pose, 'load', lambda *a: pytest.fail('a network was loaded'))
+    monkeypatch.setattr(PoseEstimator, 'load', lambda *a: pytest.fail('a network was loaded'))
     with pytest.raises(InputError) as caught: predict_files(['album'], 'poses', None, box_file(content))
     assert f'boxes.json: {says}' in str(caught.value) and '\n' not in str(caught.value) and not Path('poses').exists()
 
@@ -439,18 +439,18 @@ def test_other_ways_to_write_the_same_boxes(album, image_id):
     assert [r['keypoints'] for r in found] == [r['keypoints'] for r in plain] and abs(found[0]['score'] - plain[0]['score']) < 1e-9
 
 
-@situation('boxes without width or height, or off the photograph', '`1 x box off the photograph (first: boxes.json: …)`: left out and counted, the others are predicted', theme='Detection files')
+@situation('boxes without width or height, or off the photograph', '`1 x box outside the photograph (first: boxes.json: …)`: left out and counted, the others are predicted', theme='Detection files')
 def test_boxes_that_show_nothing_are_left_out_and_counted(album):
     boxes = {'1.jpg': [BOX, [5, 5, 0, 9], [5, 5, -9, 9], [900, 5, 9, 9]], '2.jpg': [[-50, 5, 20, 20]]}
     rows, failed, said = predicted(['album'], box_file(boxes))
     assert (len(rows), failed) == (1, 0)
-    assert said == ["2 x box without width or height (first: boxes.json: '1.jpg', box 1 on 1.jpg)", "2 x box off the photograph (first: boxes.json: '1.jpg', box 3 on 1.jpg)"]
+    assert said == ["2 x box without width or height (first: boxes.json: '1.jpg', box 1 on 1.jpg)", "2 x box outside the photograph (first: boxes.json: '1.jpg', box 3 on 1.jpg)"]
 
 
 def test_crowds_other_categories_and_rows_without_a_box_are_counted(album):
     more = [dict(id=1, image_id=1, category_id=1, bbox=BOX, iscrowd=1), dict(id=2, image_id=1, category_id=9, bbox=BOX), dict(id=3, image_id=1, category_id=1)]
     rows, failed, said = predicted(['album'], box_file({**COCO, 'annotations': COCO['annotations'] + more}))
-    assert len(rows) == 2 and sorted(s.partition(' (')[0] for s in said) == ['1 x box of another category', '1 x crowd', '1 x no box']
+    assert len(rows) == 2 and sorted(s.partition(' (')[0] for s in said) == ['1 x annotation without a box', '1 x box of another category', '1 x crowd']
 
 
 @pytest.mark.parametrize('name, photo', [('train\\\\1.jpg', 'album/1.jpg'), ('1.JPG', 'album/1.jpg'), ('%31.jpg', 'album/1.jpg'), ('album/1.jpg', 'album/1.jpg'), ('000000000001', 'album/1.jpg')])
@@ -459,18 +459,18 @@ def test_names_as_tools_write_them(album, name, photo): assert len(predicted([ph
 
 def test_a_photograph_that_the_file_does_not_have_is_one_line(album):
     rows, failed, said = predicted(['album'], box_file({'2.jpg': [BOX]}))
-    assert ([r['image_id'] for r in rows], failed) == ([2], 1) and said[0].startswith('album/1.jpg: boxes.json has no box for it')
+    assert ([r['image_id'] for r in rows], failed) == ([2], 1) and said[0].startswith('album/1.jpg: boxes.json has no entry for it')
 
 
-def test_boxes_for_a_film_and_none_for_the_photographs_beside_it(album):
-    film('a.avi', 'MJPG', 2)
+def test_boxes_for_a_video_and_none_for_the_photographs_beside_it(album):
+    video('a.avi', 'MJPG', 2)
     rows, failed, said = predicted(['a.avi', 'album'], box_file({'a.avi': [BOX]}))
-    assert (frames(rows), failed) == ([0, 1], 2) and all('has no box for it' in line for line in said)
+    assert (frames(rows), failed) == ([0, 1], 2) and all('has no entry for it' in line for line in said)
 
 
 def test_one_row_is_not_used_for_two_photographs(album):
     Path('more').mkdir(); (album/'1.jpg').rename('more/1.jpg'); (album/'2.jpg').rename(album/'1.jpg')
-    with pytest.raises(InputError, match="boxes of '1.jpg' would be those of album/1.jpg and of more/1.jpg"): predicted(['album', 'more'], box_file({'1.jpg': [BOX]}))
+    with pytest.raises(InputError, match="entry '1.jpg' fits both album/1.jpg and more/1.jpg"): predicted(['album', 'more'], box_file({'1.jpg': [BOX]}))
 
 
 # ---- whose ids
@@ -484,8 +484,8 @@ def test_ids_category_and_names_are_those_of_the_file_of_boxes(album):
     assert [(r['image_id'], r['category_id'], r['file_name']) for r in rows] == [(397133, 0, '1.jpg'), (5, 0, '2.jpg')]
 
 
-def test_a_film_takes_no_id_of_the_file_of_boxes(album):
-    film('a.avi', 'MJPG', 3)
+def test_a_video_takes_no_id_of_the_file_of_boxes(album):
+    video('a.avi', 'MJPG', 3)
     rows = predicted(['a.avi', 'album'], box_file([dict(ROW, image_id=i, file_name=name) for i, name in ((1, 'a.avi#1'), (2, '1.jpg'), (3, '2.jpg'))]))[0]
     assert [(r['image_id'], r['file_name']) for r in rows] == [(1, 'a.avi#1'), (2, '1.jpg'), (3, '2.jpg')]
     rows = predicted(['a.avi', 'album'], box_file([dict(ROW, image_id=i, file_name=name) for i, name in ((1, 'a.avi'), (2, '1.jpg'), (3, '2.jpg'))]))[0]
@@ -543,7 +543,7 @@ def with_header(text, name='net.safetensors'):
     return name
 
 
-def told(**changes): return json.dumps(json.loads(shipped().about.to_json()) | changes)
+def told(**changes): return json.dumps(json.loads(shipped().header.to_json()) | changes)
 
 
 @pytest.mark.parametrize('name, data, says', [
@@ -559,11 +559,11 @@ def test_weights_that_are_none(album, capsys, name, data, says):
 
 @pytest.mark.parametrize('text', ['{', '[]', '{}', '7', '{"format": 1}', '{"format": 2}', '{"format": 1, "skeleton": 5}', 'told(network={})', "told(network={'depth': 7})", 'told(skeleton={})',
                                   'told(input_size=[0, 72])', 'told(input_size="x")', 'told(padding="x")', 'told(reach=0)', 'told(sigma=-1)', 'told(sigma="x")', 'told(evaluation={"flip": 7})',
-                                  'told(evaluation=[])', 'told(more=1)', 'told(network={**shipped().about.network, "width": 32})', 'told(skeleton={"name": "a", "joints": ["a"], "groups": {}})'])
+                                  'told(evaluation=[])', 'told(more=1)', 'told(network={**shipped().header.network, "width": 32})', 'told(skeleton={"name": "a", "joints": ["a"], "groups": {}})'])
 def test_headers_of_weights_that_are_broken(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     with_header(eval(text) if text.startswith('told') else text)
-    with pytest.raises(InputError) as caught: Pose.load('net.safetensors')
+    with pytest.raises(InputError) as caught: PoseEstimator.load('net.safetensors')
     assert str(caught.value).startswith('net.safetensors: ') and '\n' not in str(caught.value) and 'pydantic' not in str(caught.value)
 
 
@@ -575,7 +575,7 @@ def test_changed_weights_load_or_are_refused_in_one_line(tmp_path_factory, at, n
     data[at:at + len(new)] = b'' if cut else new
     file = tmp_path_factory.getbasetemp()/'a.safetensors'
     file.write_bytes(data)
-    try: Pose.load(file)
+    try: PoseEstimator.load(file)
     except InputError as error: assert str(error).startswith(str(file)) and '\n' not in str(error)
 
 
@@ -627,7 +627,7 @@ def test_changed_files_of_boxes_are_read_or_refused_in_one_line(tmp_path_factory
     try:
         found = BoxFile(file)
         for name in ('1.jpg', '2.jpg', 'a.mp4#3'):
-            boxes, scores = found.boxes_on(Path(name), (192, 144))
+            boxes, scores = boxes_on(found, Path(name), (192, 144))
             assert np.isfinite(boxes).all() and np.isfinite(scores).all() and (boxes[:, 2:] > 0).all() and len(boxes) == len(scores)
     except InputError as error: assert str(file) in str(error) and '\n' not in str(error)
     assert json.dumps(content) == file.read_text()
