@@ -8,7 +8,7 @@ import torch
 
 from p2net.da2 import OPERATIONS, POSE16, Policy, augment, load_policy
 from p2net.da2.controls import POLICIES, HandMade, RandomPolicy
-from p2net.da2.libraries import COUNTERPARTS, Step, to_albumentations, to_torchvision, tv_tensors, without_counterpart
+from p2net.da2.libraries import COUNTERPARTS, OperationTransform, to_albumentations, to_torchvision, tv_tensors, without_counterpart
 from p2net.da2.operations import IMAGENET_MEAN, Draws
 from p2net.errors import InputError
 from samples import optional
@@ -49,7 +49,7 @@ def test_torchvision_does_what_augment_does(name, m):
     "On a picture of odd height over width; two levels: torchvision's blends cut off, ours round."
     operation = OPERATIONS[name]
     for sign in (1., -1.):
-        step = Step(operation, m)
+        step = OperationTransform(operation, m)
         step.make_params = lambda flat: dict(sign=sign, u=(.4, .6), size=(H, W))
         x, points = step(tv_tensors.Image(picture()), tv_tensors.KeyPoints(JOINTS + .5, canvas_size=(H, W)))
         y, moved = by_augment(operation, m, sign)
@@ -178,10 +178,10 @@ def test_albumentations_takes_zero_one_and_one_side(albumentations):
 
 
 def test_albumentations_posterizes_to_nothing(albumentations):
-    "Its own class keeps one bit at least; ours is carried."
-    from p2net.da2.libraries import both_sides
+    "Its own class keeps one bit at least; ours is used."
+    from p2net.da2.libraries import operation_transform
     from dataclasses import replace
-    transform = both_sides(replace(OPERATIONS['posterize'], high=8.), 1., IMAGENET_MEAN, 1.)
+    transform = operation_transform(replace(OPERATIONS['posterize'], high=8.), 1., IMAGENET_MEAN, 1.)
     assert not transform(image=picture().permute(1, 2, 0).contiguous().numpy())['image'].any()
 
 
@@ -196,11 +196,11 @@ def one_picture(A, transform):
 @pytest.mark.parametrize('name', [o for o in OPERATIONS if COUNTERPARTS[o][1]])
 def test_albumentations_does_what_augment_does(albumentations, name, m):
     "Colours within two levels; a warp in steps of 1/32 px within 1/32 of the steepest edge per axis, a translation within its whole pixel."
-    from p2net.da2.libraries import one_side
+    from p2net.da2.libraries import fixed_transform
     operation = OPERATIONS[name]
     for sign in (1., -1.):
         value = (sign if operation.signed else 1.)*m*operation.high
-        x, points = one_picture(albumentations, one_side(operation, value, IMAGENET_MEAN, 1.))
+        x, points = one_picture(albumentations, fixed_transform(operation, value, IMAGENET_MEAN, 1.))
         if name.startswith('translate'):                                        # cut to whole pixels: compare at those
             length = W if name.endswith('x') else H
             m_whole = abs(int(value*length))/length/operation.high
@@ -229,8 +229,8 @@ def test_albumentations_without_ours_writes_itself(albumentations):
 
 
 def test_every_operation_of_albumentations_has_a_line(albumentations):
-    from p2net.da2.libraries import both_sides
-    for operation in POSE16: both_sides(operation, .5, IMAGENET_MEAN, .5)
+    from p2net.da2.libraries import operation_transform
+    for operation in POSE16: operation_transform(operation, .5, IMAGENET_MEAN, .5)
 
 
 # ---- policy files
