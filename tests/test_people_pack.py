@@ -131,11 +131,11 @@ import p2net.people.pack as packing
 from p2net.people.skeleton import SKELETONS
 people = pickle.load(open(sys.argv[1], 'rb'))
 if sys.argv[3] == 'slow':
-    cut = packing.cut
+    cut = packing.cut_canvas
     def slowly(*a):
         print('cutting', flush=True); time.sleep(.2)
         return cut(*a)
-    packing.cut = slowly
+    packing.cut_canvas = slowly
 pack = packing.build_pack(people, SKELETONS['coco17'], (64, 48), sys.argv[2], progress=False, workers=1)
 print(pack.fingerprint, flush=True)
 """
@@ -173,7 +173,7 @@ def test_two_processes_pack_at_once(people, tmp_path):
 
 def test_interrupt_leaves_nothing(people, tmp_path, monkeypatch):
     def stop(*_): raise KeyboardInterrupt
-    monkeypatch.setattr(packing, 'cut', stop)
+    monkeypatch.setattr(packing, 'cut_canvas', stop)
     with pytest.raises(KeyboardInterrupt): pack_of(people, cache=tmp_path/'cache')
     assert list((tmp_path/'cache').iterdir()) == []
 
