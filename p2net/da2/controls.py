@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError, Tally
 from .operations import DADA15, OPERATIONS, Draws, Operation
-from .policy import Policy, PolicyFile, in_brief
+from .policy import Policy, PolicyFile, abbreviate
 from .relaxation import uniform
 
 # %% ../../nbs/da2/60_controls.ipynb #6560ca18
@@ -77,15 +77,15 @@ def read_control(file:PolicyFile, cls:type)->'Control': # InputError where the f
     "The control of class `cls` with the settings of its file."
     file.check_kind(cls.kind)
     settings, takes = file.data.get('settings', {}), inspect.signature(cls).parameters
-    if not isinstance(settings, dict): file.refuse(f'must be an object, got {in_brief(settings)}', field='settings')
+    if not isinstance(settings, dict): file.refuse(f'must be an object, got {abbreviate(settings)}', field='settings')
     for name, value in settings.items():
         field = f'settings.{name:.40}'
         if name not in takes:
             file.refuse(f"{name!r:.40} is unknown; there are {', '.join(takes) or 'none'}", 'correct or remove it', field='settings')
         kind = takes[name].annotation
-        if kind is bool and not isinstance(value, bool): file.refuse(f'must be true or false, got {in_brief(value)}', field=field)
+        if kind is bool and not isinstance(value, bool): file.refuse(f'must be true or false, got {abbreviate(value)}', field=field)
         if kind is int and (isinstance(value, bool) or not isinstance(value, int) or abs(value) > 1e6):
-            file.refuse(f'must be a whole number, got {in_brief(value)}', field=field)
+            file.refuse(f'must be a whole number, got {abbreviate(value)}', field=field)
         if kind is float: settings = settings | {name: file.number(value, None, field, -1e6, 1e6)}
     try: control = cls(**settings)
     except ValueError as error: raise InputError(str(error), file=file.file) from None
@@ -222,5 +222,5 @@ def read_policy(source, # path of a policy file, or its content
     read = PolicyFile(source, file, notes)
     kind = read.check_kind('')
     if not isinstance(kind, str) or kind not in POLICIES:
-        read.refuse(f"the policy is of kind {in_brief(kind)}; there are {', '.join(POLICIES)}")
+        read.refuse(f"the policy is of kind {abbreviate(kind)}; there are {', '.join(POLICIES)}")
     return POLICIES[kind].from_json(read.data | dict(kind=kind), read.file, read.notes)
