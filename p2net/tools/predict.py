@@ -234,9 +234,9 @@ class PoseEstimator:
 # %% ../../nbs/tools/10_predict.ipynb #4c3b7701
 def save_network(model:nn.Module, header:ModelHeader, path)->None:
     "Write weights and header; convolution kernels in half precision, normalisation layers as they are."
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     tensors = {k: (v.half() if v.ndim == 4 else v).contiguous() for k, v in model.state_dict().items()}
-    with replacing(path) as new: save_file(tensors, new, metadata={'p2net': header.to_json()})
+    with replacing(path) as new: new.write_bytes(save(tensors, metadata={'p2net': header.to_json()}))
 
 def check_picture(picture:np.ndarray)->np.ndarray: # (h, w, 3) uint8 RGB
     "The same picture. ValueError for another shape or type."
@@ -634,7 +634,7 @@ def number_in_name(path:Path)->int|None:
     "The number that a photograph is named by; None for another name, and for a frame of a video."
     return as_number(path.stem) if path.suffix.lower() in PHOTOS else None
 
-# %% ../../nbs/tools/10_predict.ipynb #c3ddf1c2
+# %% ../../nbs/tools/10_predict.ipynb #bc268a7b
 @dataclass
 class PredictionWriter:
     "Predicts files and writes their pictures into a folder."
