@@ -205,7 +205,7 @@ def literal_value(node:ast.AST, names:dict):
         if isinstance(left, list) and isinstance(right, list): return left + right
     raise LookupError
 
-# %% ../../nbs/da2/80_published.ipynb #eb743ea2
+# %% ../../nbs/da2/80_published.ipynb #f85263ab
 def is_published_list(value)->bool:
     "Whether the value has the form [[[name, ...], ...], ...]."
     for _ in range(3):
@@ -213,7 +213,7 @@ def is_published_list(value)->bool:
         value = value[0]
     return isinstance(value, str)
 
-
+# %% ../../nbs/da2/80_published.ipynb #3d7d80b7
 def python_values(body:list[ast.stmt], names:dict)->dict: # name -> its value
     "Values that are assigned, returned by functions or stand alone in Python text, as far as `literal_value` can read them."
     found = {}
@@ -241,7 +241,7 @@ def lists_in_python(text:str, file)->dict[str,list]: # name -> published policy
         if is_published_list(value) and not any(value is other for other in names.values()): names[name] = value
     return names
 
-
+# %% ../../nbs/da2/80_published.ipynb #10409ec5
 def select_list(found:dict[str,list], name:str|None, file)->list: # InputError where there is none or more than one
     "The policy of this name, or the only one."
     if not found: raise InputError('there is no list [[[name, probability, level], ...], ...] in it', file=file)
