@@ -11,6 +11,7 @@ from typing import Callable
 
 from .errors import InputError, explain
 from .runs.config import SCALES
+from .runs.presets import PRESETS
 
 # %% auto #0
 __all__ = ['DESCRIPTIONS', 'EXAMPLES', 'EPILOG', 'RESUMABLE', 'render_dataset', 'run_experiments', 'evaluate_weights',
@@ -30,19 +31,22 @@ def render_dataset(args)->None:
 def run_experiments(args)->None:
     "`p2net search` and `p2net train`: one experiment for each seed."
     from p2net.runs.checks import check_runs
-    from p2net.runs.experiments import RunContext, experiment_config, run_experiment
-    from p2net.runs.processes import is_main, leave
+    from p2net.runs.experiments import experiment_config
+    from p2net.runs.presets import departures
+    from p2net.runs.processes import end_process_group, is_main
+    from p2net.runs.runners import RunContext, run_experiment
     context = RunContext(Path(args.out)/'records', Path(args.out)/'work', None, not args.quiet, args.seconds, args.restart)
-    configs = [experiment_config(args.experiment, args.scale, seed, args.data, args.config, args.set)
+    configs = [experiment_config(args.experiment, args.scale, seed, args.data, args.config, args.set, args.preset or 'recommended')
                for seed in dict.fromkeys(args.seeds)]
     check_runs(configs, context, args.replace)
+    if args.preset and is_main(): print(*departures(configs[0], args.preset), sep='\n', flush=True)
     for config in configs:
         record = run_experiment(config, context)
         if not is_main(): continue
         print(f"{record['status']}: {context.folder(config)/'record.json'}", flush=True)
         for name, value in record['metrics'].items():
             if '/' not in name: print(f"  {name} {value:.4f}")
-    leave()
+    end_process_group()
 
 # %% ../nbs/90_cli.ipynb #0220e2ce
 def evaluate_weights(args)->None:
@@ -112,13 +116,13 @@ def check_folder(args)->int: # 1 if there is a fault, 0 if there are at most not
 # %% ../nbs/90_cli.ipynb #ed23764c
 def reproduce_results(args)->None:
     "`p2net reproduce`."
-    from p2net.runs.cluster import read_pairs
+    from p2net.runs.cluster import parse_pairs
     from p2net.reproduce import reproduce
     if args.cluster_set and not args.cluster: raise InputError('has no effect without --cluster', 'add --cluster slurm', file='--cluster-set')
     reproduce(args.experiments, args.scale, args.seeds, args.data, args.config, args.set, args.out,
               replace=args.replace_committed, overwrite=args.replace, restart=args.restart,
-              seconds=args.seconds, jobs=args.jobs, cluster=args.cluster, settings=read_pairs(args.cluster_set),
-              progress=not args.quiet)
+              seconds=args.seconds, jobs=args.jobs, cluster=args.cluster, settings=parse_pairs(args.cluster_set),
+              progress=not args.quiet, preset=args.preset)
 
 def draw_card(args)->None:
     "`p2net card`."
@@ -209,6 +213,8 @@ def add_record_options(parser:argparse.ArgumentParser)->None:
     "Options of commands that write records."
     group = parser.add_argument_group('runs and records')
     group.add_argument('--out', metavar='FOLDER', default='runs', help='for records, checkpoints and weights (default: runs)')
+    group.add_argument('--preset', choices=list(PRESETS), help="a set of choices, between --scale and --config: recommended (the defaults), "
+                       "paper (its text literally), dada, cpn; prints where the settings depart from the paper's text")
     group.add_argument('--seeds', metavar='N', type=integer_parser(0), nargs='+', default=[0], help='one run for each seed (default: 0)')
     group.add_argument('--seconds', metavar='N', type=number_parser(0),
                        help='stop each run after this time and keep a checkpoint; the same command continues it')
