@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from p2net.evaluation.decoding import decode, filter_sigma, flip_average, flip_misfit, highest, person_score, smooth, unmirror
+from p2net.evaluation.decoding import decode, filter_sigma, flip_average, flip_disagreement, highest_pixel, person_score, smooth, unmirror
 from p2net.people.heatmaps import default_sigma, render_heatmaps
 from p2net.people.person import box_to_frame, frame_to_matrix, invert, to_heatmap, transform
 from p2net.people.skeleton import SKELETONS
@@ -53,7 +53,7 @@ def test_dark_reaches_the_border_and_sign_and_text_are_bounded_there():
     error = {m: ((decode(maps, m)[0] - joints)/4).abs() for m in BOUNDS}
     assert error['dark'].max() < .01
     assert error['sign'].max() <= .5 + EPS and error['text'].max() <= .75 + EPS
-    at = highest(maps)
+    at = highest_pixel(maps)
     corner = ((at == 0) | (at == torch.tensor([7, 9]))).all(-1)
     assert error['text'][~corner].max() <= .5 + EPS and error['text'][corner].max() > .7
     border = (at == 0) | (at == torch.tensor([7, 9]))
@@ -136,7 +136,7 @@ def test_flip_average_of_an_equivariant_model_that_draws_people():
     x = torch.linspace(0, 1, W).expand(3, 3, H, W).contiguous()
     mean = flip_average(model, x, sk.flip_perm)
     assert torch.allclose(mean, model(x), atol=1e-5)
-    misfit = flip_misfit(model, x, sk.flip_perm)
+    misfit = flip_disagreement(model, x, sk.flip_perm)
     assert misfit[0] < 1e-8 < .1 < min(misfit[1], misfit[-1])
     assert torch.allclose(decode(mean, 'dark')[0], joints, atol=.04)
     assert not torch.allclose(decode(flip_average(model, x, sk.flip_perm, shift=1), 'dark')[0], joints, atol=.5)

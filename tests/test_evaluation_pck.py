@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from p2net.evaluation.pck import head_box_size, mean_pose, pck, pck_table, pckh_table, place_pose, scaled_error, torso_size
+from p2net.evaluation.pck import head_box_size, mean_pose, pck, pck_table, pckh_table, place_pose, normalised_error, torso_size
 from p2net.people.skeleton import SKELETONS, make_skeleton
 from samples import DATA, needs
 
@@ -133,7 +133,7 @@ def test_people_without_a_unit_and_joints_without_a_label_dont_count():
     assert pckh_table(wild, true, v, head, sk) == pckh_table(found, true, v, head, sk)
     v[:, sk.index('left_ankle')] = 0                                       # a column with one side labelled
     table = pckh_table(found, true, v, head, sk)
-    error = scaled_error(found, true, v, head)[:, sk.index('right_ankle')]
+    error = normalised_error(found, true, v, head)[:, sk.index('right_ankle')]
     assert table['PCKh@0.5/ankle'] == pytest.approx((error[np.isfinite(error)] <= .5).mean(), abs=1e-12)
     assert pckh_table(found, true, v, head*np.nan, sk) == {} and pck_table(found[:0], true[:0], v[:0], sk) == {}
 

@@ -42,11 +42,11 @@ def image(B=2, H=64, W=48, seed=0, dtype=torch.float32):
 @pytest.mark.parametrize('file, depth, absent', [('resnet50_imagenet_fp16', 50, []), ('resnet18_imagenet_stem_to_layer3', 18, ['layer4'])])
 def test_real_weight_files(file, depth, absent, capsys):
     path = sample(f'weights/{file}.safetensors')
-    trunk = ResNetPyramid(depth, path)
+    net = ResNetPyramid(depth, path)
     printed = capsys.readouterr().out
     assert ('layer4 not in the file, starts at random' in printed) == bool(absent)
-    assert trunk.conv1.weight.dtype == torch.float32
-    with torch.no_grad(): features = trunk.eval()(image(1, 96, 72))
+    assert net.conv1.weight.dtype == torch.float32
+    with torch.no_grad(): features = net.eval()(image(1, 96, 72))
     assert all(f.isfinite().all() for f in features)
     with pytest.raises(ValueError, match=r'layer1\.0\.conv1\.weight is \(64, 64, [13], [13]\), a ResNet-\d+ needs'):
         ResNetPyramid(18 if depth == 50 else 50, path)
@@ -60,13 +60,13 @@ def test_deeper_file_is_refused(tmp_path):
         ResNetPyramid(18, tmp_path/'r34.safetensors')
 
 
-def test_a_refused_file_leaves_the_trunk_alone():
-    trunk = ResNetPyramid(18)
-    before = {k: v.clone() for k, v in trunk.state_dict().items()}
+def test_a_refused_file_leaves_the_backbone_unchanged():
+    net = ResNetPyramid(18)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
     broken = {k: torch.zeros_like(v) for k, v in before.items()} | {'layer4.1.conv2.weight': torch.zeros(1)}
-    with pytest.raises(ValueError, match=r'here: layer4\.1\.conv2\.weight is \(1,\)'): backbone.fit_tensors(trunk, broken, 'here')
-    assert all(torch.equal(v, before[k]) for k, v in trunk.state_dict().items())
-    with pytest.raises(ValueError, match='holds no tensor'): backbone.fit_tensors(trunk, {'fc.weight': torch.zeros(2)}, 'here')
+    with pytest.raises(ValueError, match=r'here: layer4\.1\.conv2\.weight is \(1,\)'): backbone.fit_tensors(net, broken, 'here')
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    with pytest.raises(ValueError, match='holds no tensor'): backbone.fit_tensors(net, {'fc.weight': torch.zeros(2)}, 'here')
 
 
 def test_imagenet(monkeypatch):

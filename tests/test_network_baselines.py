@@ -1,4 +1,4 @@
-"The rivals: what their notebook doesn't carry. Published sizes, the config's view of them, the search's and the trainer's needs, timm's absence."
+"Baselines beyond their notebook: published sizes, settings in a config, use by search and training, absence of timm."
 import inspect, json, subprocess, sys
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from p2net.evaluation.cost import count
-from p2net.network import P2Net, rivals
+from p2net.network import P2Net
 from p2net.network.losses import pose_loss, refined_l2
-from p2net.network.baselines import ARCHITECTURES, CPN, TRUNKS, HRNet, SimpleBaseline, pose_network
+from p2net.network.baselines import ARCHITECTURES, CPN, HRNETS, HRNet, SimpleBaseline, pose_network
 from p2net.report.tables import FREE, flatten
 from p2net.runs.config import HAS, Config, NetworkConfig, flatten, make_config, recorded_config
 from p2net.runs.experiments import EXPERIMENTS, MAIN, experiment_config, in_order
@@ -34,18 +34,18 @@ def image(B=2, H=64, W=72, seed=0):
     (lambda: HRNet('hrnet-w32'), 28.5, 16.0), (lambda: HRNet('hrnet-w48'), 63.6, 32.9),
     (lambda: CPN(50), 27.0, None), (lambda: CPN(101), 46.4, None)])
 def test_within_one_percent_of_what_is_published(make, millions, cost):
-    "At 384x288, by HRNet's counter. SimpleBaseline-50 and CPN-50 cost more than printed: nbs/network/60_rivals says by how much."
+    "At 384x288, by HRNet's counter. SimpleBaseline-50 and CPN-50 cost more than printed: see nbs/network/60_baselines."
     with torch.device('meta'): net = make()
     found = count(net, (384, 288))
     assert found.parameters/1e6 == pytest.approx(millions, rel=.01)
     if cost: assert found.hrnet_counter == pytest.approx(cost, rel=.01)
 
 
-def test_hrnet_has_no_layer_for_nobody():
-    "timm's trunk makes four maps; its classifier and the exchange into the three coarser ones are not carried along."
-    names = {n.split('.')[0] for n, _ in small('hrnet-w18-small-v2').trunk.named_parameters()}
+def test_hrnet_has_no_unused_layer():
+    "timm's backbone returns four maps; its classifier and the exchange into the three coarser ones are left out."
+    names = {n.split('.')[0] for n, _ in small('hrnet-w18-small-v2').backbone.named_parameters()}
     assert names == {'conv1', 'bn1', 'conv2', 'bn2', 'layer1', 'stage2', 'stage3', 'stage4', 'transition1', 'transition2', 'transition3'}
-    assert [len(stage[-1].fuse_layers) for stage in (lambda t: (t.stage2, t.stage3, t.stage4))(small('hrnet-w18-small-v2').trunk)] == [2, 3, 1]
+    assert [len(stage[-1].fuse_layers) for stage in (lambda t: (t.stage2, t.stage3, t.stage4))(small('hrnet-w18-small-v2').backbone)] == [2, 3, 1]
 
 
 # ---- the config
@@ -87,7 +87,7 @@ def test_a_config_builds_it(name):
     (dict(architecture='cpn', attention=False), 'attention is no setting of cpn; leave it at true'),
     (dict(architecture='simplebaseline', dilation=1), 'dilation is no setting of simplebaseline; leave it at 2'),
     (dict(architecture='hrnet-w32', depth=None), 'width is no setting of hrnet-w32; leave it at null'),
-    (dict(architecture='hrnet-w32', depth=None, width=None, base_channels=32), 'trunk is no setting of hrnet-w32; leave it at 64'),
+    (dict(architecture='hrnet-w32', depth=None, width=None, base_channels=32), 'base_channels is no setting of hrnet-w32; leave it at 64'),
     (dict(depth=None), 'depth of p2net must be a number'), (dict(architecture='cpn', width=None), 'width of cpn must be a number')])
 def test_a_setting_that_would_do_nothing_is_refused(changes, says):
     with pytest.raises(ValueError) as error: make_config('small', network=changes)
@@ -176,5 +176,5 @@ def test_imagenet_weights_that_cannot_be_had(monkeypatch):
 
 def test_names_are_timms():
     import timm
-    assert all(timm.is_model(name.replace('-', '_')) for name in TRUNKS)
-    assert rivals.TRUNKS == tuple(n for n in ARCHITECTURES if n.startswith('hrnet'))
+    assert all(timm.is_model(name.replace('-', '_')) for name in HRNETS)
+    assert HRNETS == tuple(n for n in ARCHITECTURES if n.startswith('hrnet'))

@@ -91,7 +91,7 @@ def breakdown(visibility:np.ndarray, # (n, J)
               area:np.ndarray, # (n,)
               image_id:np.ndarray, # (n,)
               skeleton:Skeleton,
-              error:np.ndarray|None=None, # (n, J) from `pck.scaled_error`; nan doesn't count
+              error:np.ndarray|None=None, # (n, J) from `pck.normalised_error`; nan doesn't count
               threshold:float=.2, # of PCK
               kinds:np.ndarray|None=None, # (n, J) from `error_kinds`
              )->list[dict]: # by, group, joints[, PCK@<threshold>][, good, jitter, inversion, swap, miss]

@@ -14,9 +14,9 @@ from scipy.io import savemat
 
 from ..files import replacing
 from ..errors import InputError, Tally
-from ..people.annotations import Row, whole
+from ..people.annotations import FileRow, whole_number
 from ..people.matlab import read_mat
-from ..people.mpii import field, only, parts, photo_of, pixels, place_of, read_release
+from ..people.mpii import annorect_box, photo_path, pixels, read_release, single_struct, struct_field, struct_list
 from ..people.person import People, Person
 
 # %% ../../nbs/evaluation/55_mpii_server.ipynb #01a8a5e9
@@ -31,13 +31,13 @@ def load_mpii_test(path:str|Path, # the annotation file, mpii_human_pose_v1_u12_
     "The people whose joints MPII's server knows. InputError for what can't be read."
     (images, public), people, photos = read_release(path), People(), {}
     for i in withheld(public):
-        for j, rect in enumerate(parts(images[i], 'annorect', Row(path, f'annolist({i + 1})', people.mended))):
-            row = Row(path, f'annolist({i + 1}).annorect({j + 1})', people.mended)
-            box = place_of(rect, row)
+        for j, rect in enumerate(struct_list(images[i], 'annorect', FileRow(path, f'annolist({i + 1})', people.corrected))):
+            row = FileRow(path, f'annolist({i + 1}).annorect({j + 1})', people.corrected)
+            box = annorect_box(rect, row)
             if isinstance(box, str):
                 people.left_out.add(box, f'{path}: {row.where}')
                 continue
-            photo = photo_of(field(only(images[i], 'image', row), 'name'), Path(image_folder), photos, row)
+            photo = photo_path(struct_field(single_struct(images[i], 'image', row), 'name'), Path(image_folder), photos, row)
             people.append(Person(photo, box, np.zeros((16, 2)), np.zeros(16, int), image_id=i + 1,
                                  person_id=100*(i + 1) + j + 1))
     return people
@@ -51,15 +51,15 @@ def struct_array(rows:list[dict], # of equal keys
     for n, row in enumerate(rows): out[0, n] = tuple(row.values())
     return out
 
-def rect_of(rect:dict, joints:np.ndarray|None, row:Row)->dict: # joints (16, 2), our pixels
+def rect_of(rect:dict, joints:np.ndarray|None, row:FileRow)->dict: # joints (16, 2), our pixels
     "One annorect as it came, with joints where we have them."
-    position, empty = only(rect, 'objpos', row), np.zeros((0, 0))
-    x, y = (pixels(field(position, side), 'objpos', row) for side in 'xy')
+    position, empty = single_struct(rect, 'objpos', row), np.zeros((0, 0))
+    x, y = (pixels(struct_field(position, side), 'objpos', row) for side in 'xy')
     points = empty
     if joints is not None:
         rows = [dict(x=float(x), y=float(y), id=n) for n, (x, y) in enumerate(joints + 1)]  # +1: from one
         points = dict(point=struct_array(rows))
-    scale = field(rect, 'scale')
+    scale = struct_field(rect, 'scale')
     return dict(scale=empty if scale is None else scale, objpos=empty if None in (x, y) else dict(x=x, y=y),
                 annopoints=points)
 
@@ -77,10 +77,10 @@ def write_mpii(path:str|Path, # pred_keypoints_mpii.mat
     if bad.size: raise InputError('has a joint that is not finite', 'predict the person again', None, f'person {people[bad[0]].person_id}')
     (images, public), found, pred = read_release(annotation), {p.person_id: j for p, j in zip(people, joints)}, []
     for i in withheld(public):
-        row = Row(annotation, f'annolist({i + 1})', Tally())
-        rects = parts(images[i], 'annorect', row)
+        row = FileRow(annotation, f'annolist({i + 1})', Tally())
+        rects = struct_list(images[i], 'annorect', row)
         rows = [rect_of(rect, found.pop(100*(i + 1) + j + 1, None), row) for j, rect in enumerate(rects)]
-        name = field(only(images[i], 'image', row), 'name')
+        name = struct_field(single_struct(images[i], 'image', row), 'name')
         pred.append(dict(image=dict(name='' if name is None else name), annorect=struct_array(rows)))
     if found:
         raise InputError('is none of the test people', 'write people of load_mpii_test', annotation, f'person {min(found)}')
@@ -99,21 +99,21 @@ def check_mpii(path:str|Path, # pred_keypoints_mpii.mat
               )->dict[tuple[int, int], np.ndarray]: # (image, annorect), from zero, -> (16, 2) joints in our pixels
     "The joints of a file for MPII's server. InputError that names its first fault."
     content, found = read_mat(path, 'pred', whose="a file for MPII's server"), {}
-    images = parts(content, 'pred', Row(path, 'variables', Tally()))
+    images = struct_list(content, 'pred', FileRow(path, 'variables', Tally()))
     asked = len(images) if annotation is None else len(withheld(read_release(annotation)[1]))
     if len(images) != asked:
         raise InputError(f'has {len(images)} images, {annotation} has {asked} test images', 'write it with write_mpii', path)
     for i, image in enumerate(images):
-        for j, rect in enumerate(parts(image, 'annorect', Row(path, f'image {i + 1}', Tally()))):
-            row = Row(path, f'image {i + 1}, person {j + 1}', Tally())
-            points = parts(only(rect, 'annopoints', row), 'point', row)
+        for j, rect in enumerate(struct_list(image, 'annorect', FileRow(path, f'image {i + 1}', Tally()))):
+            row = FileRow(path, f'image {i + 1}, person {j + 1}', Tally())
+            points = struct_list(single_struct(rect, 'annopoints', row), 'point', row)
             if points: found[i, j] = check_points(points, row)
     if not found: raise InputError('nobody in it has joints', 'write it with write_mpii', path)
     return found
 
-def check_points(points:list[dict], row:Row)->np.ndarray: # (16, 2) in our pixels
+def check_points(points:list[dict], row:FileRow)->np.ndarray: # (16, 2) in our pixels
     "The sixteen joints of somebody."
-    placed = {whole(field(point, 'id')): [pixels(field(point, side), side, row) for side in 'xy'] for point in points}
+    placed = {whole_number(struct_field(point, 'id')): [pixels(struct_field(point, side), side, row) for side in 'xy'] for point in points}
     if len(points) != 16 or set(placed) != {*range(16)}:
         row.refuse('the ids of its joints', 'are not 0 to 15', 'give each of the 16 joints once')
     if any(None in xy for xy in placed.values()): row.refuse('a joint', 'has no x or no y', 'give all 16 joints')
