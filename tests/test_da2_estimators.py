@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from p2net.da2 import Policy, Search, augment
-from p2net.da2.estimators import Alignment, at, mixed, step_cost
+from p2net.da2.estimators import Alignment, model_at, relaxed_views, step_cost
 from p2net.da2.extensions import Paired
 from p2net.da2.search import ESTIMATORS, norm, restored, trainable_weights
 
@@ -66,16 +66,16 @@ def test_moves_the_policy_repeats_itself_and_trains_plainly(case):
     logs = run(a), run(b)
     assert logs[0] == logs[1] and same(a.policy, b.policy) and same(a.model, b.model)
     assert a.policy.drift() > 0 and all(math.isfinite(v) for log in logs[0] for v in log.values())
-    twin = make().model.train()
-    optimizer = torch.optim.SGD(twin.parameters(), .05, momentum=.9)
+    plain = make().model.train()
+    optimizer = torch.optim.SGD(plain.parameters(), .05, momentum=.9)
     for x, y in shown:
         assert not x.requires_grad and not y.requires_grad
-        optimizer.zero_grad(); per_image(twin, x, y).float().mean().backward(); optimizer.step()
-    assert same(b.model, twin)
+        optimizer.zero_grad(); per_image(plain, x, y).float().mean().backward(); optimizer.step()
+    assert same(b.model, plain)
 
 
-def test_magnitude_slope_goes_through_pixels_and_joints():
-    "Every logit moved by hand with the dice held fixed, real warps, joints and rendered targets (C-30, C-31)."
+def test_magnitude_gradient_goes_through_pixels_and_joints():
+    "Every logit moved by hand with the noise held fixed, real warps, joints and rendered targets (C-30, C-31)."
     s = make(bn=False, sub_policies='singles', estimator='exact', candidates=3)
     gen = generator(5)
     noise = s.policy.noise(8, generator(5))
@@ -84,7 +84,7 @@ def test_magnitude_slope_goes_through_pixels_and_joints():
     v = torch.autograd.grad(s.val_loss(s.model, torch.arange(8, 16)), s.weights)
     view = lambda draws: start.estimator.augment(torch.arange(8), draws, torch.arange(8))
     def along(): # v . grad L at the start weights
-        loss = per_image(start.model, *(t.detach() for t in mixed(start.policy, noise, view, 3))).mean()
+        loss = per_image(start.model, *(t.detach() for t in relaxed_views(start.policy, noise, view, 3))).mean()
         return sum((g*u).sum() for g, u in zip(torch.autograd.grad(loss, start.weights), v)).item()
     want = []
     for d in start.policy.parameters():
@@ -160,12 +160,12 @@ def test_numbers_that_are_not_finite_stop_it(name):
 def test_the_model_at_other_weights_is_the_model_with_them():
     s, other = make(), make(seed=3)
     omega = [w.detach() for w in other.weights]
-    assert torch.equal(at(s.model.eval(), omega)(X[:3]), other.model.eval()(X[:3]))
-    with pytest.raises(ValueError): at(s.model, omega[1:])
+    assert torch.equal(model_at(s.model.eval(), omega)(X[:3]), other.model.eval()(X[:3]))
+    with pytest.raises(ValueError): model_at(s.model, omega[1:])
 
 
 def test_cost_counts_what_a_step_holds():
     "One product with a way back: 2 x 3 by 3 x 4 forward, the same twice backward; x and w are held."
     x, w = torch.rand(2, 3, requires_grad=True), torch.rand(3, 4, requires_grad=True)
     cost = step_cost(lambda: (x@w).sum().backward())
-    assert cost['flop'] == 3*2*(2*3*4) and cost['kept'] == 4*(6 + 12) and cost['seconds'] > 0
+    assert cost['flop'] == 3*2*(2*3*4) and cost['saved'] == 4*(6 + 12) and cost['seconds'] > 0
