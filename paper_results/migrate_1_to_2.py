@@ -10,7 +10,8 @@ from pathlib import Path
 FIELDS = {'network': {'trunk': 'base_channels'}, 'search': {'share': 'compared', 'common': 'project', 'memory': 'ema', 'pull': 'decay', 'plant': 'shift'},
           'training': {'start': 'init'}, 'evaluation': {'others': 'other_data'}}
 BEFORE = {'network': {'trunk': 64, 'architecture': 'p2net'},       # what the code did before a field was there
-          'search': {'share': 1., 'common': 'kept', 'tied': False, 'memory': 0., 'pull': 0., 'images': None},
+          'search': {'share': 1., 'common': 'kept', 'tied': False, 'memory': 0., 'pull': 0., 'images': None, 'noise': 'image', 'val_mode': 'evaluation',
+                     'optimizer': 'adam', 'momentum': 0., 'milestones': [], 'clip': 5., 'from_scratch': False},
           'training': {'start': None}, 'evaluation': {'boxes': None, 'others': None, 'shifts': []}}
 POLICIES = {'up-to': 'uniform-magnitude', 'frozen-up-to': 'frozen-uniform-magnitude'}
 ENDS = {'-kept': '-unprojected', '-half': '-compared-half', '-eight': '-candidates-8', '-together': '-bn-training', '-twice': '-batch-64',
@@ -43,6 +44,7 @@ def migrate_config(old):
     for section, fields in BEFORE.items(): new[section] = fields | old[section]
     for section, names in FIELDS.items(): new[section] = {names.get(k, k): v for k, v in new[section].items()}
     new['search']['project'] = new['search']['project'] == 'removed'
+    new['search'].setdefault('weight_decay', old['training']['weight_decay'])
     new['policy'] = POLICIES.get(old['policy'], old['policy'])
     new['experiment'], name = experiment_name(old['experiment'])
     new['data'] = {'source': old['data']['source'], 'name': name} | {k: v for k, v in old['data'].items() if k != 'source'}

@@ -10,7 +10,8 @@ from p2net.cli import main
 from p2net.runs.cluster import Cluster, make_executor
 from p2net.errors import InputError
 from p2net.reproduce import run_missing
-from p2net.runs.experiments import Place, experiment_config
+from p2net.runs.experiments import experiment_config
+from p2net.runs.runners import RunContext
 
 submitit = pytest.importorskip('submitit', reason="no submitit, an optional library: pip install -e '.[cluster]'")
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +54,7 @@ def test_a_job_that_fails_takes_nothing_with_it(tmp_path, monkeypatch):
         if 'untrained' in text or 'mean-pose' in text: said.append(text)
         if len(said) == 2: sent['hand-made-coco']._process.kill(); os.system(f"kill -9 {' '.join(tasks_of(sent['hand-made-coco']))}")  # controller and task
     said = []
-    with pytest.raises(InputError) as error: run_missing(asked, Place(tmp_path/'records', tmp_path/'work'), Cluster(executor, 3, 1, pause=.3), say)
+    with pytest.raises(InputError) as error: run_missing(asked, RunContext(tmp_path/'records', tmp_path/'work'), Cluster(executor, 3, 1, pause=.3), say)
     text = str(error.value)
     assert text.count('tiny/') == 2 and 'tiny/untrained-coco/0: absent.safetensors: there is no such file of weights' in text
     assert 'tiny/hand-made-coco/0: Job ' in text and 'has not produced any output (state: INTERRUPTED)' in text

@@ -15,8 +15,9 @@ from p2net.people.person import box_to_frame
 from p2net.people.skeleton import SKELETONS, convert
 from p2net.reproduce import reproduce
 from p2net.runs.data import people_folder
-from p2net.runs.experiments import APART, EXPERIMENTS, OTHER_DATA, Place, experiment_config, file_sha, in_order, run_experiment
-from p2net.runs.other_data import STICKS, other_people, read_sticks
+from p2net.runs.experiments import APART, EXPERIMENTS, OTHER_DATA, experiment_config, in_order
+from p2net.runs.runners import RunContext, file_sha, run_experiment
+from p2net.runs.other_data import NORMALISED_POSES, load_other_data, read_normalised_poses
 from p2net.runs.record import environment, is_done, make_record, write_record
 from samples import needs, sample
 
@@ -41,7 +42,7 @@ def as_lsp(folder, kind, people):
 def runs(tmp_path_factory):
     "Every run of the chain: rendered people, a folder to go on with, a folder to be judged by."
     root = tmp_path_factory.mktemp('others')
-    place = Place(root/'records', root/'work', root/'cache', progress=False)
+    place = RunContext(root/'records', root/'work', root/'cache', progress=False)
     run = lambda name, source='rendered', **changes: run_experiment(
         experiment_config(name, source=source, overrides=(*SMALL, *(f'{k}={v}' for k, v in changes.items()))), place)
     base = experiment_config('p2net', overrides=SMALL)
@@ -69,18 +70,18 @@ def test_who_judges(runs):
 
 
 def test_metrics_are_those_of_the_files_beside(runs):
-    "PCK by record, by people.csv, by breakdown.csv and by sticks.csv (all five people are among the 24)."
+    "PCK by record, by people.csv, by breakdown.csv and by poses.csv (all five people are among the 24)."
     records, place, _, test = runs
     for name in ('lsp-test', 'lsp-test-lspet', 'lsp-test-rendered-init-lspet'):
         folder, metrics = place.root/'tiny'/name/'0', records[name]['metrics']
-        people, sticks = read_people(folder), read_sticks(folder)
+        people, sticks = read_people(folder), read_normalised_poses(folder)
         assert metrics['PCK@0.2'] == pytest.approx(people['PCK@0.2'].sum()/people['PCK@0.2/asked'].sum(), abs=1e-12)
         assert metrics['PCK@0.2'] == pytest.approx((sticks.error.dropna() <= .2).mean(), abs=.03)   # four places
         parts = pd.read_csv(folder/'breakdown.csv').query('by == "joint"').set_index('group')['PCK@0.2']
         if 'neck' in parts: assert metrics['PCK@0.2/head'] == pytest.approx((parts['neck'] + parts['head_top'])/2, abs=1e-12)
         assert set(sticks.joint) == set(LSP.joints) and len(sticks) == 5*14
-        assert {p.name for p in folder.iterdir()} == {'record.json', 'people.csv', 'breakdown.csv', STICKS}    # and no pixel
-    assert read_sticks(place.root/'tiny'/'p2net-lspet'/'0') is not None and read_sticks(place.root/'tiny'/'p2net'/'0') is None
+        assert {p.name for p in folder.iterdir()} == {'record.json', 'people.csv', 'breakdown.csv', NORMALISED_POSES}    # and no pixel
+    assert read_normalised_poses(place.root/'tiny'/'p2net-lspet'/'0') is not None and read_normalised_poses(place.root/'tiny'/'p2net'/'0') is None
 
 
 def test_the_floor_is_of_the_training_people(runs):
@@ -105,7 +106,7 @@ def test_training_began_where_rendered_people_left_off(runs):
     records, place, sports, _ = runs
     start, file = records['rendered-init-lspet']['init'], place.work/'tiny/p2net/0/model.safetensors'
     assert start['sha256'] == file_sha(file) and start['name'] == 'rendered' and len(start['anew']) == 10 and .5 < start['share'] < 1
-    assert 'start' not in records['p2net-lspet']
+    assert 'init' not in records['p2net-lspet']
     own, theirs = load_file(place.work/'tiny/rendered-init-lspet/0/model.safetensors'), load_file(file)
     alone = load_file(place.work/'tiny/p2net-lspet/0/model.safetensors')
     name = max((k for k in own if k not in start['anew'] and own[k].is_floating_point()), key=lambda k: own[k].numel())
@@ -146,8 +147,8 @@ def test_faults_in_one_line(runs, tmp_path, name, source, changes, error):
     _, place, sports, _ = runs
     save_file({'junk': torch.zeros(3)}, tmp_path/'junk.safetensors')
     here = lambda v: str({'sports': sports, 'nowhere': tmp_path/'nowhere'}.get(v, tmp_path/v if v.endswith('.safetensors') else v))
-    empty = Place(tmp_path/'records', tmp_path/'work', place.cache, progress=False)
-    if name == 'lspet-val' or 'others' in str(changes): empty = Place(tmp_path/'records', place.work, place.cache, progress=False)
+    empty = RunContext(tmp_path/'records', tmp_path/'work', place.cache, progress=False)
+    if name == 'lspet-val' or 'other_data' in str(changes): empty = RunContext(tmp_path/'records', place.work, place.cache, progress=False)
     config = experiment_config(name, source=here(source), overrides=(*SMALL, *(f'{k}={here(v)}' for k, v in changes.items())))
     with pytest.raises((ValueError, FileNotFoundError), match=error) as caught: run_experiment(config, empty)
     assert '\n' not in str(caught.value)
@@ -160,7 +161,7 @@ def test_what_is_needed_is_named(runs, tmp_path, name, needed):
     _, place, sports, test = runs
     config = experiment_config(name, source=str(sports), overrides=(*SMALL, f'evaluation.other_data={test}'))
     with pytest.raises(ValueError, match=f'run `p2net train {needed}'):
-        run_experiment(config, Place(tmp_path/'records', tmp_path/'work', place.cache, progress=False))
+        run_experiment(config, RunContext(tmp_path/'records', tmp_path/'work', place.cache, progress=False))
 
 
 def test_in_no_group():
@@ -173,6 +174,6 @@ def test_in_no_group():
 def test_the_real_thousand():
     "LSP: 1,000 people, all 14 joints of all of them asked for, a head segment for nearly all."
     config = experiment_config('lsp-test', overrides=(f"evaluation.other_data={sample('data/lsp')}",))
-    pack, about = other_people(config, 'lsp', progress=False)
+    pack, about = load_other_data(config, 'lsp', progress=False)
     assert (len(pack), about['name'], (pack.visibility > 0).all()) == (1000, 'lsp', True)
     assert np.isfinite(pack.head_size).mean() > .99
