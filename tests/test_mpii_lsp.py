@@ -11,13 +11,13 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from p2net.errors import InputError
-from p2net.doctor import examine
+from p2net.tools.doctor import examine
 from p2net.evaluation.mpii_server import check_mpii, load_mpii_test, write_mpii
 from p2net.people import matlab
 from p2net.people.folder import find_people
-from p2net.people.lsp import load_lsp, load_lspet, read_joints_mat
+from p2net.people.lsp import load_lsp, load_lspet, read_joints_file
 from p2net.people.matlab import Damaged, read_mat, read_npz
-from p2net.people.mpii import FIELDS, box_of, from_mat, load_mpii, load_mpii_validation, validation_rows, with_head_sizes
+from p2net.people.mpii import FIELDS, mpii_box, people_from_mat, load_mpii, load_mpii_validation, validation_rows, with_head_sizes
 from p2net.people.person import People, box_to_frame
 from p2net.people.skeleton import SKELETONS
 from samples import sample
@@ -44,11 +44,11 @@ def inside(xy, size):
 
 # ---- a process for each content, not for each reading
 
-READ, BY_SCIPY = {}, matlab.by_scipy
+READ, BY_SCIPY = {}, matlab.read_in_subprocess
 
 
 def read_once(data, names):
-    "`by_scipy`, which starts a process, for all variables; a content that was read before is remembered."
+    "`read_in_subprocess`, which starts a process, for all variables; a content that was read before is remembered."
     if data not in READ:
         try: READ[data] = pickle.dumps(BY_SCIPY(data, ()))
         except Damaged as error: READ[data] = error
@@ -60,14 +60,14 @@ def read_once(data, names):
 @pytest.fixture(autouse=True, scope='module')
 def reading_once():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matlab, 'by_scipy', read_once)
+        patch.setattr(matlab, 'read_in_subprocess', read_once)
         yield
 
 
 @pytest.fixture
 def reading_here(monkeypatch):
     "For the many files of a property test that are whole: no process at all."
-    monkeypatch.setattr(matlab, 'by_scipy', matlab.variables_of)
+    monkeypatch.setattr(matlab, 'read_in_subprocess', matlab.read_variables)
 
 
 # ---- the real samples
@@ -89,7 +89,7 @@ def test_mpii_frames_equal_the_validation_files():
     root = sample('data/mpii')
     valid, rows = np.load(root/'annot'/'valid.npz'), json.loads((root/'annot'/'sample.json').read_text())
     for n, r in enumerate(rows):
-        center, size = box_to_frame(box_of(r['center'], r['scale']), 1.)
+        center, size = box_to_frame(mpii_box(r['center'], r['scale']), 1.)
         assert np.allclose(center + 1, valid['center'][n], atol=1e-3)
         assert np.allclose(size, 200*valid['scale'][n], rtol=1e-6)
 
@@ -143,7 +143,7 @@ def test_lsp():
 def test_lsp_counts_from_one():
     "Counted from one, no joint inside a picture can be below 1 and some lie beyond width - 1 if one is not taken off."
     root = sample('data/lsp')
-    raw = read_joints_mat(root/'joints.mat')[1][..., :2]
+    raw = read_joints_file(root/'joints.mat')[1][..., :2]
     sizes = np.array([size_of(root/'images'/f'im{n:04d}.jpg')[::-1] for n in range(1, 2001)])
     high = raw.max(1) - sizes
     assert (high > -.5).any() and high.max() < 1.5                                     # pixel w itself is used: from one
@@ -309,7 +309,7 @@ def test_a_mat_file_that_is_none(tmp_path, name):
     (root/'joints.mat').write_bytes(data)
     (tmp_path/'other.mat').write_bytes(data)
     assert one_line(lambda: find_people(root)).startswith(f"{root/'joints.mat'}: {says}")
-    for read in (lambda p: from_mat(p, tmp_path), load_mpii_validation, check_mpii, read_mat, lambda p: load_mpii_test(p, tmp_path)):
+    for read in (lambda p: people_from_mat(p, tmp_path), load_mpii_validation, check_mpii, read_mat, lambda p: load_mpii_test(p, tmp_path)):
         assert one_line(lambda: read(tmp_path/'other.mat')).startswith(f"{tmp_path/'other.mat'}: {says}")
     assert (root/'joints.mat').read_bytes() == data
 
@@ -344,7 +344,7 @@ def test_a_process_that_does_not_answer(tmp_path, monkeypatch, does, says):
     (tmp_path/'a.mat').write_bytes(MADE['lsp', True])
     (tmp_path/'python').write_text(f'#!{sys.executable}\nimport sys\nprint({matlab.STARTED.decode()!r}, end="", flush=True)\n{does}\n')
     (tmp_path/'python').chmod(0o755)
-    monkeypatch.setattr(matlab, 'by_scipy', BY_SCIPY); monkeypatch.setattr(sys, 'executable', str(tmp_path/'python')); monkeypatch.setattr(matlab, 'SECONDS', 1)
+    monkeypatch.setattr(matlab, 'read_in_subprocess', BY_SCIPY); monkeypatch.setattr(sys, 'executable', str(tmp_path/'python')); monkeypatch.setattr(matlab, 'SECONDS', 1)
     one_line(lambda: read_mat(tmp_path/'a.mat'), f'a.mat: this .mat file is damaged or cut ({says}); download it again')
 
 
@@ -353,7 +353,7 @@ def test_a_process_that_does_not_start(tmp_path, monkeypatch):
     (tmp_path/'a.mat').write_bytes(MADE['lsp', True])
     (tmp_path/'python').write_text(f'#!{sys.executable}\nraise ImportError("no scipy")\n')
     (tmp_path/'python').chmod(0o755)
-    monkeypatch.setattr(matlab, 'by_scipy', BY_SCIPY); monkeypatch.setattr(sys, 'executable', str(tmp_path/'python'))
+    monkeypatch.setattr(matlab, 'read_in_subprocess', BY_SCIPY); monkeypatch.setattr(sys, 'executable', str(tmp_path/'python'))
     with pytest.raises(RuntimeError, match='the process that reads .mat files does not start: ImportError: no scipy'): read_mat(tmp_path/'a.mat')
 
 
@@ -361,7 +361,7 @@ def test_the_process_finds_the_package_as_this_one_does(tmp_path, monkeypatch):
     "Modules in the folder that somebody works in don't take the place of Python's, and what is printed is no part of the answer."
     (tmp_path/'a.mat').write_bytes(MADE['lsp', True])
     for name in ('numpy', 'pickle', 'struct'): (tmp_path/f'{name}.py').write_text('raise SystemExit(9)')
-    monkeypatch.chdir(tmp_path); monkeypatch.setattr(matlab, 'by_scipy', BY_SCIPY); monkeypatch.setattr(sys, 'path', [p for p in sys.path if p])
+    monkeypatch.chdir(tmp_path); monkeypatch.setattr(matlab, 'read_in_subprocess', BY_SCIPY); monkeypatch.setattr(sys, 'path', [p for p in sys.path if p])
     assert read_mat('a.mat')['joints'].shape == (3, 14, 4)
 
 

@@ -377,8 +377,8 @@ def read_annotations(path,
 
 # %% ../../nbs/people/40_annotations.ipynb #dd72c1dd
 def ground_truth_row(row:dict, # of Annotations.rows
-              J:int, # joints
-             )->dict|None:
+                     J:int, # joints
+                    )->dict|None:
     "A row as pycocotools takes it, without its id; None if it has neither a box nor a labelled joint."
     keypoints = row['keypoints'] if row['keypoints'] is not None and len(row['keypoints']) == J else np.zeros((J, 3))
     if row['bbox'] is None and not (keypoints[:, 2] > 0).any(): return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import InputError
 from .annotations import Annotations, read_annotations
 from .coco import load_coco
-from .lsp import load_lsp, load_lspet, read_joints_mat
+from .lsp import load_lsp, load_lspet, read_joints_file
 from .mpii import MPII_NAMES, Validation, load_mpii, load_mpii_validation, validation_rows, with_head_sizes
 from .person import People
 from .skeleton import SKELETONS, Skeleton, load_skeleton
@@ -174,7 +174,7 @@ def lsp_folder(root:Path)->PeopleFolder|None:
     "A folder in the layout of LSP or LSPET, or None."
     file = root/'joints.mat'
     if not file.is_file(): return None
-    kind = read_joints_mat(file)[0]
+    kind = read_joints_file(file)[0]
     load, val = (load_lsp, 'test') if kind == 'lsp' else (load_lspet, 'val')
     train, val = (partial(load, root, split) for split in ('train', val))
     return PeopleFolder(kind, root, SKELETONS['lsp14'], train, val, dict(train=file, val=file))

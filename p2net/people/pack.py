@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from ..errors import InputError, Tally
-from ..files import sweep
+from ..files import remove_leftovers
 from .annotations import Annotations
 from .person import Person, box_to_frame, compose, frame_to_matrix, invert, transform
 from .photographs import no_file, plain, read_with_header
@@ -364,7 +364,7 @@ def check_space(folder:Path, n:int, side:int, store:str)->None:
 def write_pack(folder:Path, cutter:Cutter, settings:dict)->None:
     "Write a pack; the folder appears when it is complete."
     folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep(folder.parent, '.packing-*')
+    remove_leftovers(folder.parent, '.packing-*')
     check_space(folder.parent, len(cutter.arrays['images']), cutter.side, settings['store'])
     building = Path(tempfile.mkdtemp(prefix='.packing-', dir=folder.parent))
     try:

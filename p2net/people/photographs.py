@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError, kind_of
+from ..errors import InputError, file_kind
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'MAX_BYTES', 'ADVICE', 'SIZES', 'FORMATS', 'FAULTS', 'STARTS', 'HEIC', 'AVIF', 'BRANDS', 'NO_PICTURE',
@@ -166,7 +166,7 @@ def what_it_seems(data)->tuple[str, str]: # what, remedy
     if b'<svg' in text and not text.startswith((b'<!doctype html', b'<html')): return 'SVG', 'export it as JPEG or PNG'
     kind = next((name for magic, name in KINDS.items() if start.startswith(magic)), None)
     if kind: return f'not a whole picture: a {kind} that is cut short or broken', ADVICE
-    kind, remedy = kind_of(start) or (NO_PICTURE, None)
+    kind, remedy = file_kind(start) or (NO_PICTURE, None)
     return kind, remedy or ADVICE
 
 # %% ../../nbs/people/30_photographs.ipynb #7a340a3d
