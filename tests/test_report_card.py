@@ -10,7 +10,9 @@ matplotlib.use('Agg')
 from p2net.da2 import Policy
 from p2net.errors import InputError
 from p2net.report import card
-from p2net.report.card import control_of, noise_of, noise_search, passes, policy_card, read_search, recipe, verdict
+from p2net.report.card import control_of, drift_summary, network_passes, policy_card, read_search
+from p2net.runs.noise_band import search_on_noise
+from p2net.runs.sub_policies import likeliest_sub_policies, sub_policy_text
 
 RUNS = Path(__file__).resolve().parents[1]/'paper_results'/'runs'/'tiny'
 DARK, NONE = RUNS/'shift-dark'/'0', RUNS/'shift-none'/'0'
@@ -39,18 +41,18 @@ def words(fig):
 
 
 def test_pdf_and_what_it_says(folder, tmp_path):
-    fig = policy_card(folder, tmp_path/'card.pdf', noise=1)
+    fig = policy_card(folder, tmp_path/'card.pdf')
     assert (tmp_path/'card.pdf').read_bytes().startswith(b'%PDF')
     said, search = words(fig), read_search(folder)
-    assert 'shift-dark, seed 0, scale tiny' in said and f"Drift {search.found.drift():.2f}" in said and 'With nothing planted: ' in said
-    for k in search.found.exact()[0].argsort(descending=True, stable=True)[:10].tolist(): assert recipe(search.found, k) in said
+    assert 'shift-dark, seed 0, scale tiny' in said and f"Drift {search.found.drift():.2f}" in said and 'With no injected shift: ' in said
+    for k in likeliest_sub_policies(search.found, 10): assert sub_policy_text(search.found, k) in said
     assert f"{search.record['cost']['wall_s']:.0f} s" in said and 'No other seed has a record here' in said
 
 
 @pytest.mark.parametrize('name', ['record.json', 'policy.csv', 'history.csv', 'policy.json'])
 def test_a_missing_file_is_named(folder, name):
     (folder/name).unlink()
-    with pytest.raises(InputError, match=f'{folder/name}: there is no such file') as error: policy_card(folder, noise=0)
+    with pytest.raises(InputError, match=f'{folder/name}: there is no such file') as error: policy_card(folder)
     assert '\n' not in str(error.value)
 
 
@@ -62,30 +64,31 @@ def test_only_the_same_search_is_a_control(folder):
     change(control, steps=read_search(folder).settings['steps'], status='stopped')
     assert control_of(read_search(folder)) is None
     shutil.rmtree(control)
-    assert 'no complete record' in verdict(read_search(folder), control_of(read_search(folder)), [])[-1]
+    assert 'no complete record' in drift_summary(read_search(folder), control_of(read_search(folder)))[-1]
 
 
 def test_other_estimators_say_what_is_not_known(folder):
     change(folder, estimator='alignment', status='stopped')
+    (folder/'noise.csv').unlink()
     search = read_search(folder)
-    assert noise_of(search, 3) == [] and passes(search.settings) is None
-    said = words(policy_card(folder, noise=3))
+    assert search.noise == [] and network_passes(search.settings) is None
+    said = words(policy_card(folder))
     assert "not computed for the estimator 'alignment'" in said and "passes not known for 'alignment'" in said and 'Status stopped.' in said
 
 
-def test_without_people_the_recipes_are_words(folder, monkeypatch):
+def test_without_people_the_sub_policies_are_text(folder, monkeypatch):
     monkeypatch.setattr(card, 'example_people', lambda folder: None)
-    said = words(policy_card(folder, noise=0))
+    said = words(policy_card(folder))
     assert 'no example people' in said and 'brightness' in said
 
 
 def test_noise_is_seeded_and_starts_at_the_start():
-    settings = dict(batch=8, candidates=4, jitter=.5, policy_lr=.05, steps=6, log_every=4)
+    settings = dict(batch=8, candidates=4, compared=1., decay=0., jitter=.5, policy_lr=.05, steps=6, log_every=4)
     policy = Policy(['rotate', 'invert', 'cutout'], p=.3, m=.6)
     with torch.no_grad(): policy.pi_logits.add_(torch.tensor([3., 0, 0]))             # where it ended plays no part
-    path = noise_search(policy, settings, 1)
+    path = search_on_noise(policy, settings, 1)
     assert path.step.tolist() == [0, 4, 6] and path.drift[0] < 1e-7 and abs(path.entropy[0] - math.log(3)) < 1e-9  # logits are float32
-    assert path.equals(noise_search(policy, settings, 1)) and not path.equals(noise_search(policy, settings, 2))
+    assert path.equals(search_on_noise(policy, settings, 1)) and not path.equals(search_on_noise(policy, settings, 2))
     assert path.drift.iloc[-1] > 0
 
 
