@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from p2net.da2.operations import OPERATIONS, POSE16, Draws, augment, flip_joints, invert_affine, mirrored, move
+from p2net.da2.operations import OPERATIONS, POSE16, Draws, augment, invert_affine, move
 
 CANVAS, INPUT, GREY = (92, 118), (64, 48), .4
 NAMES = [o.name for o in POSE16]
@@ -119,16 +119,17 @@ def test_left_and_right_change_places_in_a_mirror():
     base[:, :, 2] = torch.tensor([INPUT[1]/2, INPUT[0]/2]) - (base[:, :, :2] @ torch.tensor([59., 46], dtype=torch.float64))
     draws = draws_of(np.full((n, 1), NAMES.index('rotate')), rng)
     x, j, v = augment(canvas, base, joints, visibility, draws, POSE16, INPUT, fill=(GREY,)*3)
-    rows = mirrored(base)
+    rows = base[:, :, :2].det() < 0                                    # mirrored crops
+    def swap(j, v): return torch.where(rows[:, None, None], j[:, [1, 0]], j), torch.where(rows[:, None], v[:, [1, 0]], v)
     assert 5 < rows.sum() < n - 5
-    j, v = flip_joints(j, v, (1, 0), rows)
+    j, v = swap(j, v)
     none = np.zeros((n, *INPUT), bool)
     (at_red, _), (at_blue, _) = found(x[:, :1], none), found(x[:, 2:], none)
     for k in range(n):
         zero, one = (at_blue[k], at_red[k]) if rows[k] else (at_red[k], at_blue[k])
         assert np.linalg.norm(j[k, 0].numpy() - zero) < .3 and np.linalg.norm(j[k, 1].numpy() - one) < .3
         assert v[k].tolist() == ([1, 2] if rows[k] else [2, 1])
-    early = augment(canvas, base, *flip_joints(joints, visibility, (1, 0), rows), draws, POSE16, INPUT, fill=(GREY,)*3)
+    early = augment(canvas, base, *swap(joints, visibility), draws, POSE16, INPUT, fill=(GREY,)*3)
     assert torch.equal(early[1], j) and torch.equal(early[2], v)
 
 

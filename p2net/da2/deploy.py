@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .operations import (IMAGENET_MEAN, IMAGENET_STD, Draws, Operation, check_draws, geometry_matrix,
-                                  invert_affine, lent, total_matrix)
+                                  invert_affine, pooled, total_matrix)
 
 # %% ../../nbs/da2/50_deploy.ipynb #f902c0f4
 LUMA = np.float32([.299, .587, .114])
@@ -366,7 +366,7 @@ def augment_fast(canvases, # (c, h, w, 3) uint8, RGB: array, memory map or list 
     "`augment` on eight-bit images: one warp and one lookup table per channel."
     canvases, matrix, draws, which = _check_arguments(canvases, matrix, draws, operations, which, output)
     writer = PixelWriter(output, *(np.float32(t)[:, None] for t in (mean, std, fill)))
-    out = lent((len(which), *size, 3), torch.empty(0, dtype=torch.uint8 if output == 'uint8' else torch.float32)).numpy()
+    out = pooled((len(which), *size, 3), torch.empty(0, dtype=torch.uint8 if output == 'uint8' else torch.float32)).numpy()
     steps, chains, boxes = plan_batch(draws, operations, size)
     total = total_matrix(matrix, steps)
     warp, tables, plain = (_make_warp(canvases, which, total, size, fill), precomputed_tables(chains, writer),
