@@ -9,7 +9,7 @@ from p2net.evaluation.cost import count
 from p2net.network import P2Net
 from p2net.network.losses import pose_loss, refined_l2
 from p2net.network.baselines import ARCHITECTURES, CPN, HRNETS, HRNet, SimpleBaseline, pose_network
-from p2net.report.tables import FREE, flatten
+from p2net.report.statistics import FREE_SETTINGS
 from p2net.runs.config import HAS, Config, NetworkConfig, flatten, make_config, recorded_config
 from p2net.runs.experiments import EXPERIMENTS, MAIN, experiment_config, in_order
 from p2net.runs.training import make_network
@@ -101,7 +101,7 @@ def test_a_setting_that_would_do_nothing_is_refused(changes, says):
 def test_an_experiment_differs_from_p2net_in_the_network_alone(name, scale):
     ours, theirs = (flatten(experiment_config(e, scale).model_dump(mode='json')) for e in ('p2net', name))
     differ = {k for k in ours if ours[k] != theirs[k]}
-    assert differ and all(k.startswith(FREE) for k in differ), differ
+    assert differ and all(k.startswith(FREE_SETTINGS) for k in differ), differ
     assert ours['network.weights'] == theirs['network.weights']
     assert in_order([name]) == ['search', name] and name not in MAIN and EXPERIMENTS[name].kind == 'train'
 
