@@ -9,7 +9,7 @@ import cv2, numpy as np, pytest
 from PIL import Image
 from scipy.io import savemat
 
-from p2net.tools.doctor import FAULTS, NOTES, Finding, Poses, Report, check_sides, examine, exit_code
+from p2net.tools.doctor import FAULTS, NOTES, Finding, PoseArrays, Report, add_tally, check_sides, examine, exit_code
 from p2net.errors import InputError
 from p2net.people.folder import find_people
 from p2net.people.pack import build_pack
@@ -281,7 +281,7 @@ def crowd(skeleton, n, rng, behind=.3):
 
 def sides(people, skeleton):
     report = Report(Path('x'))
-    check_sides(Poses.of(people, skeleton), Path('x/a.json'), report)
+    check_sides(PoseArrays.from_people(people, skeleton), Path('x/a.json'), report)
     return [f.fault for f in report.findings()]
 
 
@@ -418,17 +418,17 @@ def test_published_people_may_have_joints_at_the_edge(mpii):
 
 def test_every_fault_of_the_list_is_planted_here():
     text = Path(__file__).read_text(encoding='utf-8')
-    assert not [fault for fault in FAULTS if fault not in ('mended', 'left-out') and f"'{fault}'" not in text]
+    assert not [fault for fault in FAULTS if fault not in ('corrected', 'left-out') and f"'{fault}'" not in text]
     assert all(seen[0].islower() and does[0].isupper() and does[-1] in '.?' and '  ' not in seen + does for seen, does in FAULTS.values())
 
 
 def test_reasons_without_a_name_are_told_as_they_are():
-    from p2net.tools.doctor import LEFT_OUT, MENDED
+    from p2net.tools.doctor import CORRECTED, LEFT_OUT
     from p2net.errors import Tally
     report = Report(Path('x'))
-    report.tally(Tally({'something new was done': (3, 'x/a.json: row 4')}), MENDED, 'x/a.json')
-    report.tally(Tally({'for a new reason': (2, 'x/a.json: row 5')}), LEFT_OUT, 'x/a.json')
-    assert [(f.fault, f.count, f.first, f.level) for f in report.findings()] == [('mended', 3, 'row 4: something new was done', 'note'), ('left-out', 2, 'row 5: for a new reason', 'note')]
+    add_tally(report, Tally({'something new was done': (3, 'x/a.json: row 4')}), CORRECTED, 'x/a.json')
+    add_tally(report, Tally({'for a new reason': (2, 'x/a.json: row 5')}), LEFT_OUT, 'x/a.json')
+    assert [(f.fault, f.count, f.first, f.level) for f in report.findings()] == [('corrected', 3, 'row 4: something new was done', 'note'), ('left-out', 2, 'row 5: for a new reason', 'note')]
 
 
 def test_exit_codes():
