@@ -11,7 +11,7 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from .skeleton import Skeleton, check_joints
+from .skeleton import Skeleton, check_joint_arrays
 
 # %% ../../nbs/people/90_drawing.ipynb #00de2d07
 COLOURS = {'left': '#0072B2', 'right': '#E69F00', 'centre': '#7F7F7F'}
@@ -28,7 +28,7 @@ def as_numpy(a)->np.ndarray:
 def as_person(joints, visibility, skeleton:Skeleton)->tuple[np.ndarray, np.ndarray]:
     "Joints (J, 2) and visibility (J,) as numpy arrays, shapes checked."
     joints, visibility = as_numpy(joints), as_numpy(visibility)
-    check_joints(joints, visibility, skeleton)
+    check_joint_arrays(joints, visibility, skeleton)
     return joints.astype(float), visibility
 
 # %% ../../nbs/people/90_drawing.ipynb #a888dcaf
