@@ -5,7 +5,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from p2net.compat import torchvision
-from p2net.evaluation.cost import chain_field, chain_of, count, cost_row, extent, reach, receptive_field
+from p2net.evaluation.cost import chain_field, main_path, count, cost_row, extent, field_radius, receptive_field
 from p2net.network import P2Net
 
 
@@ -56,7 +56,7 @@ def test_field_by_formula_against_gradient(layers):
     torch.manual_seed(0)
     net = nn.Sequential(*[nn.Conv2d(3, 3, k, stride=s, dilation=d, padding=d*(k//2)) for k, s, d in layers])
     side, stride = chain_field(layers)
-    assert chain_of(net) == layers
+    assert main_path(net) == layers
     assert extent(receptive_field(net, (96, 88))) == (side, side)
     moved = [receptive_field(net, (96 + 2*stride, 88))]               # one output cell further down
     assert extent(moved[0]) == (side, side)
@@ -64,4 +64,4 @@ def test_field_by_formula_against_gradient(layers):
 
 def test_reach():
     field = torch.zeros(11, 9); field[5,4] = .4; field[5,7] = .6      # most of it three pixels to the right of the centre
-    assert reach(field, .3) == 0 and reach(field, .5) == 3
+    assert field_radius(field, .3) == 0 and field_radius(field, .5) == 3

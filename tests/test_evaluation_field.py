@@ -8,7 +8,7 @@ import torch
 from samples import sample
 
 from p2net.evaluation.average_precision import coco_results, keypoint_ap
-from p2net.evaluation.bootstrap import read_people, values
+from p2net.evaluation.bootstrap import read_people, weighted_metric
 from p2net.evaluation.decoding import person_score
 from p2net.evaluation.error_types import KINDS, error_kinds
 from p2net.evaluation.nms import oks_nms
@@ -82,4 +82,4 @@ RECORDS = Path(__file__).resolve().parents[1]/'paper_results'/'runs'
 def test_the_people_beside_a_record_add_up_to_it(path):
     people, metrics = read_people(path.parent), json.loads((path.parent/'record.json').read_text())['metrics']
     for metric in ('AP', 'AP50', 'AP75', 'AR', 'PCK@0.2', 'PCKh@0.5'):
-        if metric in metrics: assert values(people, metric, np.ones((1, len(people))))[0] == pytest.approx(metrics[metric], abs=1e-12)
+        if metric in metrics: assert weighted_metric(people, metric, np.ones((1, len(people))))[0] == pytest.approx(metrics[metric], abs=1e-12)
