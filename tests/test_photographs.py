@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 import p2net.people.photographs as photographs
 from p2net.errors import InputError
-from p2net.people.photographs import MAX_PIXELS, orientation, photo_size, plain, read_photo
+from p2net.people.photographs import MAX_PIXELS, orientation, photo_size, uniform_colour, read_photo
 from samples import sample
 
 H, W = 30, 42
@@ -305,12 +305,12 @@ def test_a_film_called_photograph_is_refused_unread(tmp_path):
 @pytest.mark.parametrize('value, says', [(0, 'black'), (255, 'white'), (1, None), (254, None)])
 def test_plain(value, says):
     pixels = np.full((H, W, 3), value, np.uint8)
-    assert plain(pixels) == says
+    assert uniform_colour(pixels) == says
     if says:
         for place in ((0, 0, 0), (H//2, 3, 1), (H - 1, W - 1, 2)):
             other = pixels.copy(); other[place] ^= 1
-            assert plain(other) is None
-    assert plain(np.zeros((0, 3, 3), np.uint8)) is None
+            assert uniform_colour(other) is None
+    assert uniform_colour(np.zeros((0, 3, 3), np.uint8)) is None
 
 
 # ---- any bytes at all
@@ -352,12 +352,12 @@ def test_changed_bytes_give_a_picture_or_one_line(name, changes):
     except InputError as error: assert str(error).startswith('a.jpg: ') and '\n' not in str(error)
     else:
         assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.flags.c_contiguous
-        assert head.size == pixels.shape[:2] and photographs.header(data, 'a.jpg') == head
+        assert head.size == pixels.shape[:2] and photographs.read_header(data, 'a.jpg') == head
 
 
 @settings(max_examples=EXAMPLES//4, deadline=None, database=None)
 @given(st.binary(max_size=400), st.sampled_from([b'', b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n', b'II*\0', b'MM\0*', b'GIF89a', b'BM', b'RIFF\0\0\0\0WEBP']))
 def test_any_bytes_give_a_picture_or_one_line(data, start):
-    for function in (photographs.decode, photographs.header):
+    for function in (photographs.decode, photographs.read_header):
         try: function(start + data, 'a.jpg')
         except InputError as error: assert str(error).startswith('a.jpg: ') and '\n' not in str(error)

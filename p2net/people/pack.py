@@ -15,7 +15,7 @@ from ..errors import InputError, Tally
 from ..files import remove_leftovers
 from .annotations import Annotations
 from .person import Person, box_to_frame, compose, frame_to_matrix, invert, transform
-from .photographs import no_file, plain, read_with_header
+from .photographs import open_error, uniform_colour, read_with_header
 from .skeleton import Skeleton
 from ..progress import Progress
 
@@ -255,7 +255,7 @@ def file_stamps(arrays:dict)->list: # [path, bytes, modification time] of each d
     for path, person_id in zip(arrays['images'].tolist(), arrays['person_id'].tolist()):
         if path in stamps: continue
         try: about = os.stat(path)
-        except (OSError, ValueError) as error: raise photo_error(no_file(path, error), [person_id]) from None
+        except (OSError, ValueError) as error: raise photo_error(open_error(path, error), [person_id]) from None
         stamps[path] = [path, about.st_size, about.st_mtime_ns]
     return list(stamps.values())
 
@@ -300,7 +300,7 @@ class Cutter:
         except InputError as error: raise photo_error(error, self.arrays['person_id'][rows].tolist()) from None
         # version 1 read all other photographs in the same way, so they keep their hash
         if not header.ordinary or header.orientation != 1: sha = f'{sha} {VERSION}'
-        notes = [f'photograph entirely {colour}'] if (colour := plain(picture)) else []
+        notes = [f'photograph entirely {colour}'] if (colour := uniform_colour(picture)) else []
         notes += size_notes(self.sizes.get(path), picture.shape[:2], header.orientation)
         return sha, notes, [finish(cut_canvas(picture, to_canvas[row], self.side)) for row in rows]
 
