@@ -25,9 +25,9 @@ def pose_similarity(joints:np.ndarray, # (n, J, 2) predicted people of one image
 
 # %% ../../nbs/evaluation/50_nms.ipynb #b4ce9928
 def greedy_nms(similarity:np.ndarray, # (n, n)
-              scores:np.ndarray, # (n,)
-              threshold:float=.9, # similarity above which the lower score is removed
-             )->list[int]: # indices that stay, highest score first
+               scores:np.ndarray, # (n,)
+               threshold:float=.9, # similarity above which the lower score is removed
+              )->list[int]: # indices that stay, highest score first
     "Greedy non-maximum suppression (C-110)."
     order, kept = np.argsort(-np.asarray(scores), kind='stable'), []
     while len(order):
@@ -37,9 +37,9 @@ def greedy_nms(similarity:np.ndarray, # (n, n)
     return kept
 
 def soft_scores(similarity:np.ndarray, # (n, n)
-             scores:np.ndarray, # (n,)
-             threshold:float=.9, # the smaller, the stronger
-            )->np.ndarray: # (n,) lowered scores
+                scores:np.ndarray, # (n,)
+                threshold:float=.9, # the smaller, the stronger
+               )->np.ndarray: # (n,) lowered scores
     "Scores of soft suppression, reduced by the similarity to predictions of higher score."
     scores, rest = np.array(scores, float), list(range(len(scores)))
     while rest:
