@@ -135,7 +135,7 @@ def read_progress(folder:Path, types:dict[str, type|tuple])->dict: # `types`: wh
 # %% ../../nbs/runs/45_checkpoints.ipynb #ffd9ee21
 def name_of(config:Config)->str: # 'tiny/p2net/0'
     "Name of a run in messages: scale, experiment, seed."
-    return f'{config.scale}/{config.experiment}/{config.seed}'
+    return f'{config.scale}/{config.run_name}/{config.seed}'
 
 def same_run(state:dict, # step, config_hash, config and the fingerprints
              config:Config, # of the run that is to continue
