@@ -1,5 +1,5 @@
-"Rendered people as a whole: what one notebook cannot see. Some minutes of frames are too many; these are a few small ones."
-import hashlib, json, os, shutil, subprocess, sys, time
+"Rendering as a whole, on a few small frames: processes, interruption, the files, geometry, bad input."
+import hashlib, json, os, subprocess, sys, time
 from dataclasses import asdict, replace
 from pathlib import Path
 import cv2
@@ -19,7 +19,7 @@ AVX2 = dict(ATEN_CPU_CAPABILITY='avx2', MKL_ENABLE_INSTRUCTIONS='AVX2', OPENBLAS
             NPY_DISABLE_CPU_FEATURES='AVX512F AVX512CD AVX512_SKX', PYTHONWARNINGS='ignore') # as on a processor without AVX-512
 
 def run_python(code:str, environment={}, **more):
-    "A process of its own, started like a worker: one thread, this repository on the path."
+    "A process like a worker: one thread, this repository on the path."
     env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), **environment)
     return subprocess.Popen([sys.executable, '-c', code], env=env, text=True, stdout=subprocess.PIPE, **more)
 
@@ -30,12 +30,17 @@ def annotations(folder, split)->dict:
     return json.loads((Path(folder)/'annotations'/f'person_keypoints_{split}.json').read_text())
 
 @pytest.fixture(scope='module')
+def frame():
+    "A frame of this process: photograph, JPEG quality, annotations."
+    return render_frame(SMALL, 'val', 3)
+
+@pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     return render_people(tmp_path_factory.mktemp('people')/'one', SMALL, workers=1, progress=False)
 
 @pytest.fixture(scope='module')
 def resumed(tmp_path_factory):
-    "The same data set by two workers, the whole process killed after its first frames and started again."
+    "The same data set by two workers; all processes are killed after the first frames, and one worker does the rest."
     folder = tmp_path_factory.mktemp('people')/'two'
     code = f"from p2net.rendering.render import *; render_people({str(folder)!r}, RenderConfig(**{asdict(SMALL)!r}), workers=2, progress=False)"
     p = run_python(code, start_new_session=True)
@@ -46,44 +51,50 @@ def resumed(tmp_path_factory):
     killed = p.poll() is None
     if killed: os.killpg(p.pid, 9)
     p.wait(); p.stdout.close()
-    left = {path: path.stat().st_mtime_ns for path in (folder/'images').glob('train_*.jpg')}
+    done = [folder/'images'/f'{note.stem}.jpg' for note in (folder/'frames').glob('train_*.json')] # the photograph is written first
+    left = {path: path.stat().st_mtime_ns for path in done}
     finished = is_finished(folder, SMALL)
-    render_people(folder, SMALL, workers=2, progress=False)
+    render_people(folder, SMALL, workers=1, progress=False)
     return folder, killed, finished, left
 
-# --- the same bytes, whoever renders
+# --- the same bytes from every process
 
-@pytest.mark.parametrize('environment', [{}, AVX2], ids=['one thread', 'one thread, AVX2'])
-def test_a_frame_is_the_same_in_another_process(environment):
-    "Whatever number of threads the processes have, one, as workers do, or as many as this one took, and whatever their processor's vectors."
+def test_a_frame_is_the_same_on_another_processor(frame):
+    "With the vector instructions of AVX2 alone. Workers, which have one thread, are compared with this process below."
     code = ("import hashlib, json; from p2net.rendering.render import *; "
             f"photo, quality, found = render_frame(RenderConfig(**{asdict(SMALL)!r}), 'val', 3); "
             "print(hashlib.sha256(photo.tobytes()).hexdigest(), quality, json.dumps(found))")
-    p = run_python(code, environment)
-    photo, quality, found = render_frame(SMALL, 'val', 3)
+    p = run_python(code, AVX2)
     there = p.communicate(timeout=300)[0].strip()
+    photo, quality, found = frame
     assert p.returncode == 0 and there == f'{hashlib.sha256(photo.tobytes()).hexdigest()} {quality} {json.dumps(found)}'
 
-def test_a_frame_does_not_depend_on_frames_before_it():
-    alone = render_frame(SMALL, 'train', 2)
+def test_a_worker_writes_what_this_process_renders(folder):
+    for row in annotations(folder, 'val')['images']:
+        photo, quality, found = render_frame(SMALL, 'val', int(row['file_name'][-10:-4]))
+        data = cv2.imencode('.jpg', photo[:,:,::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+        assert data == (folder/'images'/row['file_name']).read_bytes()
+        assert found == [{k: a[k] for k in found[0]} for a in annotations(folder, 'val')['annotations'] if a['image_id'] == row['id']]
+
+def test_a_frame_does_not_depend_on_frames_before_it(frame):
     render_frame(SMALL, 'train', 5); np.random.seed(3); np.random.rand(7)
-    again = render_frame(SMALL, 'train', 2)
-    assert np.array_equal(alone[0], again[0]) and alone[1:] == again[1:]
+    again = render_frame(SMALL, 'val', 3)
+    assert np.array_equal(frame[0], again[0]) and frame[1:] == again[1:]
 
 def test_killed_and_resumed_is_the_same_data_set(folder, resumed):
     other, killed, finished, left = resumed
-    assert contents(other) == contents(folder)                       # two workers, killed, resumed = one worker, at one go
-    if not killed: pytest.skip('this machine rendered all before the kill came; the contents are compared all the same')
+    assert contents(other) == contents(folder)                       # two workers, killed and continued = one worker without interruption
+    if not killed: pytest.skip('everything was rendered before the kill; the contents were compared')
     assert not finished and left
     kept = [p for p in left if p.exists()]
-    assert kept and all(p.stat().st_mtime_ns == left[p] for p in kept) # what was done was not done again
+    assert kept and all(p.stat().st_mtime_ns == left[p] for p in kept) # finished frames are not rendered again
 
 def test_a_finished_folder_is_left_alone(folder):
     before = {p: p.stat().st_mtime_ns for p in folder.rglob('*')}
     assert render_people(folder, SMALL, workers=2, progress=False) == folder
     assert {p: p.stat().st_mtime_ns for p in folder.rglob('*')} == before
 
-def test_nothing_of_the_making_is_left(folder):
+def test_no_temporary_file_is_left(folder):
     names = {p.name for p in folder.iterdir()}
     assert names == {'images', 'annotations', 'fingerprint.json'}
     assert not [p for p in folder.rglob('.*')]
@@ -121,15 +132,15 @@ def test_our_loader_reads_all_21_joints(folder):
         assert p.area == pytest.approx(a['area'])
         assert p.head_size == pytest.approx(.6*np.hypot(*a['head_box'][2:]))
 
-def test_pycocotools_reads_it_and_perfect_answers_score_one(folder, capsys):
+def test_pycocotools_reads_it_and_perfect_predictions_score_one(folder, capsys):
     from pycocotools import coco, cocoeval
     truth = coco.COCO(str(folder/'annotations'/'person_keypoints_val.json'))
     assert len(truth.getAnnIds()) == SMALL.val and truth.loadCats(1)[0]['keypoints'] == list(SKELETONS['coco17'].joints)
     rows = annotations(folder, 'val')['annotations']
-    answers = [dict(image_id=a['image_id'], category_id=1, keypoints=a['keypoints'], score=1.) for a in rows]
-    run = cocoeval.COCOeval(truth, truth.loadRes(answers), 'keypoints')
+    predictions = [dict(image_id=a['image_id'], category_id=1, keypoints=a['keypoints'], score=1.) for a in rows]
+    run = cocoeval.COCOeval(truth, truth.loadRes(predictions), 'keypoints')
     run.evaluate(); run.accumulate(); run.summarize(); capsys.readouterr()
-    assert run.stats[1] in (1., -1.)                                 # AP50; -1: everybody smaller than COCO's medium
+    assert run.stats[1] in (1., -1.)                                 # AP50; -1: all people are smaller than COCO's medium
     if all(32**2 <= a['area'] for a in rows): assert run.stats[0] == pytest.approx(1.)
 
 # --- geometry
@@ -152,7 +163,7 @@ def test_left_is_left():
         assert xy[f'left_{name}'][0] > xy[f'right_{name}'][0], name
     assert xy['head_top'][1] < xy['nose'][1] < xy['upper_neck'][1] < xy['pelvis'][1] < xy['left_knee'][1]
 
-def test_drawn_poses_stay_within_the_limits():
+def test_sampled_poses_stay_within_the_limits():
     rng, seen = np.random.default_rng(0), set()
     for _ in range(100):
         angles, mode = sample_pose(rng); seen.add(mode)
@@ -161,12 +172,12 @@ def test_drawn_poses_stay_within_the_limits():
             assert low - 1e-9 <= value <= high + 1e-9, (mode, name, value)
     assert len(seen) > len(MODES)/2
 
-def test_settled_people_stay_within_the_limits_and_on_the_ground():
+def test_sampled_people_stay_within_the_limits_and_on_the_ground():
     rng, body = np.random.default_rng(1), get_body()
     for mode in MODES:
         posed, angles, got = sample_person(rng, body, body.shape(sample_phenotype(rng)), mode)
         assert got == mode and all(LIMITS[n][0] - 1e-9 <= a <= LIMITS[n][1] + 1e-9 for n, a in angles.items()), mode
-        assert -.03 < posed.vertices[:,2].min() < .5, mode             # who jumps leaves the ground
+        assert -.03 < posed.vertices[:,2].min() < .5, mode             # a jumping person is above the ground
         assert np.isfinite(posed.joints).all() and posed.joints[:,2].max() < 3, mode
 
 # --- faults
@@ -178,7 +189,7 @@ def test_bad_settings_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f'^RenderConfig: {field} must be ') as e: RenderConfig(**{field: value})
     assert repr(value) in str(e.value) and '\n' not in str(e.value)
 
-def test_nobody_at_all_is_refused():
+def test_an_empty_data_set_is_refused():
     with pytest.raises(ValueError, match='train must be > 0 when val is 0'): RenderConfig(train=0, val=0)
     RenderConfig(train=0, val=1); RenderConfig(train=1, val=0)
 
@@ -196,18 +207,13 @@ def test_where_the_data_set_is_kept(monkeypatch, tmp_path):
     monkeypatch.delenv('P2NET_CACHE')
     assert rendered_folder(SMALL) == Path.home()/'.cache'/'p2net'/'people'/SMALL.fingerprint
 
-def test_one_split_alone(tmp_path):
-    only_val = replace(SMALL, train=0, val=1)
-    folder = render_people(tmp_path/'val', only_val, workers=1, progress=False)
-    assert annotations(folder, 'train')['annotations'] == [] and len(annotations(folder, 'val')['annotations']) == 1
-    shutil.rmtree(folder)
-
-
 def test_two_processes_may_want_the_same_folder(tmp_path):
-    "Two runs on a cold cache: the second waits for the first and finds what it made."
+    "Two processes with an empty cache and one split alone: the second waits and uses the folder of the first."
+    config = replace(SMALL, train=0, val=1)
     code = ("import sys; from p2net.rendering.render import RenderConfig, render_people; "
-            "print(render_people(sys.argv[1], RenderConfig(train=2, val=1, seed=5), workers=1, progress=False))")
+            f"print(render_people(sys.argv[1], RenderConfig(**{asdict(config)!r}), workers=1, progress=False))")
     runs = [subprocess.Popen([sys.executable, '-c', code, tmp_path/'people'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [run.communicate(timeout=300) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
-    assert (tmp_path/'people'/'fingerprint.json').exists() and not (tmp_path/'people'/'frames').exists()
+    assert is_finished(tmp_path/'people', config) and not (tmp_path/'people'/'frames').exists()
+    assert [len(annotations(tmp_path/'people', split)['annotations']) for split in ('train', 'val')] == [0, 1]

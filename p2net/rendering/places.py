@@ -9,7 +9,7 @@ __all__ = ['GROUNDS', 'WALLS', 'MORTAR', 'FACADES', 'UNDERFOOT', 'sample_ground'
 # %% ../../nbs/rendering/80_places.ipynb #e9b17bee
 import numpy as np
 from .poses import pick
-from .scenes import CLOTHS, METALS, THINGS, WOODS, car, sample_foliage, sample_shade, sample_material, tree, local_to_world
+from .scenes import CLOTHS, METALS, MIXED_COLOURS, WOODS, car, sample_foliage, sample_shade, sample_material, tree, local_to_world
 from .surfaces import box, crowd_painter, ground_plane, to_linear, surface_painter
 
 # %% ../../nbs/rendering/80_places.ipynb #c8fd8137
@@ -27,7 +27,7 @@ GROUNDS = {'grass':   ('grass',  ['#5d7a36','#748a45','#4c6a2f','#8a9150'], ['#3
 
 def sample_ground(rng, kind:str): # of GROUNDS
     "The ground plane with a random surface of one kind; ValueError for an unknown kind."
-    if kind not in GROUNDS: raise ValueError(f"ground: unknown kind {kind!r}; known are {', '.join(GROUNDS)}")
+    if kind not in GROUNDS: raise ValueError(f"sample_ground: unknown kind {kind!r}; known are {', '.join(GROUNDS)}")
     pattern, colours, others, scale = GROUNDS[kind]
     a = sample_shade(rng, colours)*.85
     b = a*.45 if kind == 'wood' else .5*a + .5*sample_shade(rng, others)*.85 if pattern == 'blotch' else sample_shade(rng, others)*.85
@@ -45,7 +45,7 @@ def sample_wall_object(rng, at, x, back, yaw)->list:
     if kind == 'picture':
         w, h = u(.3,1.2), u(.3,.9); z = u(1.,1.6)
         frame = box((w, .04, h), at(x, back - .07, z), yaw, sample_material(rng, 'wood'))
-        image = surface_painter('blotch', sample_shade(rng, THINGS), sample_shade(rng, THINGS), u(.1,.3), rng.random(), .3)
+        image = surface_painter('blotch', sample_shade(rng, MIXED_COLOURS), sample_shade(rng, MIXED_COLOURS), u(.1,.3), rng.random(), .3)
         return [frame, box((w*.88, .05, h*.88), at(x, back - .08, z + h*.06), yaw, image)]
     if kind == 'window':
         w, h = u(.7,1.6), u(.8,1.3)

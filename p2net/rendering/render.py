@@ -115,12 +115,10 @@ class Actor:
     posed:object # PosedBody in the world: joints and dressed surface
     part:Part # the same surface, as the camera takes it
     extras:list # of Part: hair, skirt, what is carried
-    angles:dict # degrees, of `sample_person`
     mode:str # of the pose
     stature:float # m
     seat:float=0. # m, height of the seat of a person who sits
     yaw:float=0. # radians
-    placed:bool=False # whether the position in the scene is final
 
 def sample_yaw(rng)->float: # degrees, 0 faces the camera
     "Direction that a person faces: mostly towards the camera, some to a side, some away."
@@ -150,7 +148,7 @@ def make_actor(studio:Studio, rng, person:int, # number of this person in the in
     shape = studio.body.shape(phenotype)
     outfit = sample_outfit(rng, phenotype['gender'], phenotype['age'])
     outfit |= dict(female=phenotype['gender']>.5, sole_at=studio.body_fields.values[:,2].min()+.026)
-    posed, angles, mode = sample_person(rng, studio.body, shape, mode)
+    posed, _, mode = sample_person(rng, studio.body, shape, mode)
     if outfit['style'] == 'dress':
         outfit['skirt'] = outfit['bottom'] = outfit['top'] if rng.random()<.6 else outfit['bottom']
         if mode not in UPRIGHT: outfit['leg'] = outfit['skirt_length']
@@ -159,7 +157,7 @@ def make_actor(studio:Studio, rng, person:int, # number of this person in the in
     part = Part(posed.vertices, studio.body.faces, studio.body_fields.values, body_painter(outfit), person=person)
     seat = seat_height(studio, posed) if mode == 'sit' else 0.
     more = extra_parts(studio.body_fields, shape, posed, outfit, mode, person)
-    return Actor(posed, part, more, angles, mode, shape.height, seat, float(np.radians(yaw)))
+    return Actor(posed, part, more, mode, shape.height, seat, float(np.radians(yaw)))
 
 # %% ../../nbs/rendering/90_render.ipynb #f8fd741d
 def shift_actor(actor:Actor, t)->Actor:
@@ -179,7 +177,7 @@ def are_near(f, g, gap:float)->bool: # two footprints; m
     return not (f[0]>=g[2]+gap or f[2]<=g[0]-gap or f[1]>=g[3]+gap or f[3]<=g[1]-gap)
 
 # %% ../../nbs/rendering/90_render.ipynb #68036580
-def aim_camera(rng, actors:list, size, height_sd:float=.5)->Camera:
+def aim_camera(rng, actors:list, size)->Camera:
     "A camera in which the actors cover .62 to 1.02 of the photograph's height or width."
     H, W = size
     f = H*rng.uniform(.9,2.2)
@@ -187,7 +185,7 @@ def aim_camera(rng, actors:list, size, height_sd:float=.5)->Camera:
     middle = (v.min(0)+v.max(0))/2
     off = .55 if rng.random()<.25 else .12 # m on a person of 1.70 m
     target = middle+rng.uniform(-off,off,3)*[1,.2,1]*np.ptp(v[:,2]).clip(.6,1.8)/1.7
-    azimuth, z = np.radians(rng.normal(0,12)), float(np.clip(rng.normal(1.45,height_sd),.25,3.5))
+    azimuth, z = np.radians(rng.normal(0,12)), float(np.clip(rng.normal(1.45,.5),.25,3.5))
     roll, want = rng.normal(0,3), rng.uniform(.62,1.02)
     distance = 3.
     for _ in range(4):
@@ -282,16 +280,14 @@ def annotate(world, camera, studio, actors, instances, # (h, w) instance map: pe
 # %% ../../nbs/rendering/90_render.ipynb #e44218f3
 def place_companions(rng, actors:list)->None:
     "Move all actors but the first to positions of their own, in place."
-    actors[0].placed = True
-    for actor in actors[1:]:
-        others = [footprint(b) for b in actors if b is not actor and b.placed]
+    for k,actor in enumerate(actors[1:], 1):
+        others = [footprint(b) for b in actors[:k]]
         for _ in range(12):
             a, r = rng.uniform(-.35,np.pi+.35), rng.uniform(.4,2.2)*(1 if rng.random()<.85 else 2.5)
             t = np.array([np.cos(a)*r, np.sin(a)*r*.8, 0.])
             f = footprint(actor)+[t[0],t[1],t[0],t[1]]
             if not any(are_near(f, g, -.1) for g in others): break
         shift_actor(actor, t)
-        actor.placed = True
 
 # %% ../../nbs/rendering/90_render.ipynb #6a8f3827
 def sample_seats(rng, actors:list)->list:
@@ -444,7 +440,7 @@ def _finish(folder, config, splits):
     for path in (folder/'images').iterdir():
         if path.name not in keep: path.unlink()
     note = dict(fingerprint=config.fingerprint, code_version=CODE_VERSION, config=asdict(config))
-    for old in (*folder.glob('.*.new.json'), *folder.glob('annotations/.*.new.json')): old.unlink() # of a killed process
+    for old in folder.rglob('.*.new.json'): old.unlink() # of a killed process
     _write(folder/'fingerprint.json', json.dumps(note, indent=1).encode())
     _tidy(folder)
 

@@ -28,12 +28,14 @@ def to_srgb(x, # linear light
 # %% ../../nbs/rendering/30_surfaces.ipynb #73c316c3
 class Noise:
     "Smooth periodic noise in space."
-    def __init__(self, seed:int=7, size:int=512,
+    size = 512 # of the image
+
+    def __init__(self,
                  centred:bool=False, # mean exactly 0, so that a threshold cuts off the same fraction for every seed
                 ):
-        rng, self.size, total = np.random.default_rng(seed), size, np.zeros((size, size, 4), np.float32)
+        rng, total = np.random.default_rng(7), np.zeros((self.size, self.size, 4), np.float32)
         for octave in range(7):
-            n = 4*2**octave; k = size//n
+            n = 4*2**octave; k = self.size//n
             grid = np.pad(rng.normal(size=(n, n, 4)).astype(np.float32), ((2, 2), (2, 2), (0, 0)), mode='wrap')
             total += cv2.resize(grid, None, fx=k, fy=k, interpolation=cv2.INTER_CUBIC)[2*k:-2*k,2*k:-2*k]*.62**octave
         middle = total.mean((0, 1)) if centred else 0
@@ -146,7 +148,7 @@ def surface_painter(kind:str, # of PATTERNS
             rough:float=.1, # amplitude of the noise of brightness
            ): # fields (u, v, x, y, z) -> albedo, bump
     "Painter of a pattern in two colours; ValueError for an unknown kind."
-    if kind not in PATTERNS: raise ValueError(f"surface: unknown kind {kind!r}; known are {', '.join(PATTERNS)}")
+    if kind not in PATTERNS: raise ValueError(f"surface_painter: unknown kind {kind!r}; known are {', '.join(PATTERNS)}")
     a, b, pattern = np.asarray(a, np.float32), np.asarray(b, np.float32), PATTERNS[kind]
     def paint(F):
         n = NOISE(F[:,2:5], 3.1*max(scale, .3), shift)
