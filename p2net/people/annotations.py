@@ -207,8 +207,9 @@ def check_keypoints(flat:np.ndarray, row:FileRow, field:str)->np.ndarray:
                    'write 0, 0, 0 for a joint that is not labelled')
     if not ((v == 0) | (v == 1) | (v == 2)).all():
         value = v[~((v == 0) | (v == 1) | (v == 2))][0]
-        why = 'are these confidences? write 2 for the joints to be used, else 0' if value != int(value) else 'write 0 not labelled, 1 hidden, 2 visible'
-        row.refuse(field, f'has a visibility of {value:g}', why)
+        remedy = 'write 0 not labelled, 1 hidden, 2 visible'
+        if value != int(value): remedy = 'are these confidences? write 2 for the joints to be used, else 0'
+        row.refuse(field, f'has a visibility of {value:g}', remedy)
     return flat
 
 # %% ../../nbs/people/40_annotations.ipynb #eb5e7597
@@ -283,7 +284,8 @@ def clean_ids(rows:list[dict], path, corrected:Tally)->list[tuple[int, str]]:
 
 def category_exclusion(a:dict, ids:list)->str:
     "Reason to leave out an annotation by its category: another one, or one that the file doesn't list."
-    return 'annotation of another category' if str(id_key(a['category_id'])).strip() in {str(id_key(i)) for i in ids} else 'annotation of a category that is not listed'
+    listed = str(id_key(a['category_id'])).strip() in {str(id_key(i)) for i in ids}
+    return 'annotation of another category' if listed else 'annotation of a category that is not listed'
 
 def check_category(a:dict, category:dict, row:FileRow)->FileRow:
     "The row, after counting a category_id that is missing or of another type than the category's id."
@@ -321,8 +323,8 @@ def clean_annotations(data, # what a COCO keypoint file holds
             if ids and not is_person(a, category): left_out.add(category_exclusion(a, ids), f'{path}: {where}')
             else: rows.append(clean_row(a, id, image_id_of(a, ours, texts, row), len(names) or None, check_category(a, category, row)))
     if data['annotations'] and not rows and not faults:
-        problem = f"none of its {len(data['annotations'])} annotations has the id {category.get('id')!r} of category {category.get('name')!r}"
-        raise InputError(problem, 'give people this category_id', path)
+        wanted = f"the id {category.get('id')!r} of category {category.get('name')!r}"
+        raise InputError(f"none of its {len(data['annotations'])} annotations has {wanted}", 'give people this category_id', path)
     others = tuple(id_key(i) for i in ids if i != category['id'] and not isinstance(i, (list, dict)))
     return Annotations(str(path), images, rows, names, category.get('id', 1), others, left_out, corrected)
 

@@ -151,7 +151,9 @@ def make_skeleton(name:str, # in configs and records
     at = lambda field, names: tuple(joint_index(name, field, joints, n) for n in names)
     if flip_pairs is None: flip_pairs = pairs_by_name(name, joints)
     if torso is None and {'left_shoulder', 'right_hip'} <= {*joints}: torso = ('left_shoulder', 'right_hip')
-    if groups is None: groups = {without_side(j): [k for k in joints if without_side(k) == without_side(j)] for j in joints if j != without_side(j)}
+    if groups is None:
+        plain = {j: without_side(j) for j in joints}
+        groups = {plain[j]: [k for k in joints if plain[k] == plain[j]] for j in joints if j != plain[j]}
     return Skeleton(name, joints, limbs=tuple(at('limbs', p) for p in limbs),
                     flip_pairs=tuple(at('flip_pairs', p) for p in flip_pairs), sigmas=oks_sigmas(name, joints, sigmas),
                     torso=at('torso', torso) if torso else None, head=at('head', head) if head else None,
