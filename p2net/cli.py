@@ -198,23 +198,25 @@ def number_parser(above:float=-math.inf)->Callable[[str], float]:
     return parse
 
 # %% ../nbs/90_cli.ipynb #e6a1e79e
-def add_config_options(parser:argparse.ArgumentParser)->None:
+def add_config_options(parser:argparse.ArgumentParser, preset:bool=True)->None: # whether the command takes --preset
     "Options that choose the data and the settings of a run."
     group = parser.add_argument_group('data and settings')
     group.add_argument('--data', metavar='FOLDER', default='rendered',
                        help="annotated photographs in COCO's, MPII's or LSP's layout, or 'rendered' (the default): synthetic people")
     group.add_argument('--scale', choices=list(SCALES), default='tiny',
                        help='size of network, images and schedule: tiny (the default) for two CPU cores, small for one GPU, paper for eight')
-    group.add_argument('--config', metavar='FILE', help='YAML file of settings that replace those of the scale')
+    if preset:
+        group.add_argument('--preset', choices=list(PRESETS),
+                           help="settings for what the paper leaves open: recommended (the default), paper (its text literally), dada or cpn "
+                                "(their published code); prints where they depart from the paper's text")
+    group.add_argument('--config', metavar='FILE', help='YAML file of settings; they replace those of --scale and --preset')
     group.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE',
-                       help='one setting, for example training.lr=3e-4; can be given several times; goes before --config')
+                       help='one setting, for example training.lr=3e-4; can be given several times; replaces that of --config')
 
 def add_record_options(parser:argparse.ArgumentParser)->None:
     "Options of commands that write records."
     group = parser.add_argument_group('runs and records')
     group.add_argument('--out', metavar='FOLDER', default='runs', help='for records, checkpoints and weights (default: runs)')
-    group.add_argument('--preset', choices=list(PRESETS), help="a set of choices, between --scale and --config: recommended (the defaults), "
-                       "paper (its text literally), dada, cpn; prints where the settings depart from the paper's text")
     group.add_argument('--seeds', metavar='N', type=integer_parser(0), nargs='+', default=[0], help='one run for each seed (default: 0)')
     group.add_argument('--seconds', metavar='N', type=number_parser(0),
                        help='stop each run after this time and keep a checkpoint; the same command continues it')
@@ -250,7 +252,7 @@ def add_training_commands(add:Callable)->None:
     p = add('evaluate', evaluate_weights); p.add_argument('weights', metavar='WEIGHTS', help='model.safetensors of `p2net train`')
     p.add_argument('--boxes', metavar='FILE', help="JSON file of a detector's boxes, used in place of the annotated boxes")
     p.add_argument('--results', metavar='FILE', help="write the predictions to this JSON file, in COCO's results format")
-    add_config_options(p)
+    add_config_options(p, preset=False)
 
 # %% ../nbs/90_cli.ipynb #408d0c34
 def add_report_commands(add:Callable)->None: # add(name, function) -> parser of that command
