@@ -4,7 +4,7 @@ import multiprocessing, os, traceback
 from multiprocessing import forkserver
 from unittest import mock
 
-LIBRARIES = ('torch', 'matplotlib.pyplot', 'pandas', 'seaborn', 'cv2', 'accelerate', 'pydantic', 'pycocotools.cocoeval',
+LIBRARIES = ('torch', 'anny', 'matplotlib.pyplot', 'pandas', 'seaborn', 'cv2', 'accelerate', 'pydantic', 'pycocotools.cocoeval',
              'execnb.shell', 'nbdev.process', 'nbdev.clean', 'nbdev.showdoc', 'pytest')
 context = multiprocessing.get_context('forkserver')
 

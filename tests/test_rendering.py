@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import forked
 from p2net.rendering.body import JOINTS, LIMITS, get_body
 from p2net.rendering.camera import look_at
 from p2net.people.coco import load_coco
@@ -18,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 AVX2 = dict(ATEN_CPU_CAPABILITY='avx2', MKL_ENABLE_INSTRUCTIONS='AVX2', OPENBLAS_CORETYPE='Haswell',
             NPY_DISABLE_CPU_FEATURES='AVX512F AVX512CD AVX512_SKX', PYTHONWARNINGS='ignore') # as on a processor without AVX-512
 
-def run_python(code:str, environment={}, **more):
+def run_python(code:str, environment:dict):
     "A process like a worker: one thread, this repository on the path."
     env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), **environment)
-    return subprocess.Popen([sys.executable, '-c', code], env=env, text=True, stdout=subprocess.PIPE, **more)
+    return subprocess.Popen([sys.executable, '-c', code], env=env, text=True, stdout=subprocess.PIPE)
 
 def contents(folder)->dict: # relative path -> hash
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(folder).rglob('*')) if p.is_file()}
@@ -34,27 +35,37 @@ def frame():
     "A frame of this process: photograph, JPEG quality, annotations."
     return render_frame(SMALL, 'val', 3)
 
+def render_with_forks(folder, workers:int, new_session=False):
+    "`render_people`, whose workers are forks of this process: a start takes no seconds. The test of two processes starts workers as users do."
+    import kill
+    from p2net.rendering import render as rendering
+    if new_session: os.setsid()
+    rendering._start_worker = kill.Forked
+    get_studio()
+    return render_people(folder, SMALL, workers=workers, progress=False)
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    return render_people(tmp_path_factory.mktemp('people')/'one', SMALL, workers=1, progress=False)
+    return forked.forked(render_with_forks, tmp_path_factory.mktemp('people')/'one', 1)
 
 @pytest.fixture(scope='module')
 def resumed(tmp_path_factory):
     "The same data set by two workers; all processes are killed after the first frames, and one worker does the rest."
     folder = tmp_path_factory.mktemp('people')/'two'
-    code = f"from p2net.rendering.render import *; render_people({str(folder)!r}, RenderConfig(**{asdict(SMALL)!r}), workers=2, progress=False)"
-    p = run_python(code, start_new_session=True)
+    forked.start()
+    p = forked.context.Process(target=render_with_forks, args=(folder, 2, True))
+    p.start()
     end = time.monotonic() + 240
-    while len(list((folder/'frames').glob('*.json') if (folder/'frames').exists() else [])) < 2 and p.poll() is None:
+    while len(list((folder/'frames').glob('*.json') if (folder/'frames').exists() else [])) < 2 and p.is_alive():
         assert time.monotonic() < end, 'no frame in four minutes'
-        time.sleep(.02)
-    killed = p.poll() is None
+        time.sleep(.01)
+    killed = p.is_alive()
     if killed: os.killpg(p.pid, 9)
-    p.wait(); p.stdout.close()
+    p.join()
     done = [folder/'images'/f'{note.stem}.jpg' for note in (folder/'frames').glob('train_*.json')] # the photograph is written first
     left = {path: path.stat().st_mtime_ns for path in done}
     finished = is_finished(folder, SMALL)
-    render_people(folder, SMALL, workers=1, progress=False)
+    forked.forked(render_with_forks, folder, 1)
     return folder, killed, finished, left
 
 # --- the same bytes from every process
