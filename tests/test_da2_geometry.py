@@ -21,7 +21,7 @@ def painted(points):
 
 
 def found(x, holes):
-    "Where each picture differs from its commonest grey: centre of mass (n, 2), and whether enough of the dot is left to say."
+    "Centre of mass of the difference from the median grey (n, 2), and whether enough of the dot is visible."
     centres, enough = [], []
     for picture, mask in zip(x.mean(1).double().numpy(), holes):
         weight = np.abs(picture - np.median(picture))
@@ -62,7 +62,7 @@ def draws_of(ops, rng):
 
 
 def push(draws, rng, fold=True):
-    "A dot and its joint for each row: the miss in pixels (n,), and the rows in which it can be judged."
+    "A dot and its joint for each row: the error in pixels (n,), and the rows in which it can be measured."
     n = len(draws.op)
     joint = np.array([CANVAS[1], CANVAS[0]])/2 + rng.uniform(-18, 18, (n, 2))
     x, j, v = augment(painted(joint), crops(n, rng), torch.from_numpy(joint)[:, None], torch.full((n, 1), 2), draws, POSE16, INPUT,
@@ -70,9 +70,9 @@ def push(draws, rng, fold=True):
     masks, j = covered(draws), j[:, 0].numpy()
     centre, enough = found(x, masks)
     inside = ((j > 8) & (j < np.array([INPUT[1], INPUT[0]]) - 9)).all(1)
-    near_hole = np.array([m[max(0, int(y) - 8):int(y) + 9, max(0, int(x) - 8):int(x) + 9].any() if ok else True for m, (x, y), ok in zip(masks, j, inside)])
+    near_square = np.array([m[max(0, int(y) - 8):int(y) + 9, max(0, int(x) - 8):int(x) + 9].any() if ok else True for m, (x, y), ok in zip(masks, j, inside)])
     assert (v[inside] == 2).all()
-    return np.linalg.norm(centre - j, axis=1), inside & enough & ~near_hole, j, v[:, 0].numpy()
+    return np.linalg.norm(centre - j, axis=1), inside & enough & ~near_square, j, v[:, 0].numpy()
 
 
 @pytest.mark.parametrize('first', NAMES)
@@ -80,30 +80,30 @@ def test_a_dot_lands_where_the_joint_lands_through_every_pair(first):
     "16 x 16 ordered pairs, 28 dots each. .5 px: equalized or posterized to few levels a dot is a disc of some twenty pixels."
     rng, i = np.random.default_rng(NAMES.index(first)), NAMES.index(first)
     ops = np.stack([np.full(16*28, i), np.tile(np.arange(16), 28)], 1)
-    miss, judged, _, _ = push(draws_of(ops, rng), rng)
+    error, measured, _, _ = push(draws_of(ops, rng), rng)
     for second in range(16):
-        rows = judged & (ops[:, 1] == second)
-        assert rows.sum() >= 3, f'{first} then {NAMES[second]}: only {rows.sum()} dots could be judged'
-        assert miss[rows].max() < .5, f'{first} then {NAMES[second]}: {miss[rows].max():.2f} px off'
+        rows = measured & (ops[:, 1] == second)
+        assert rows.sum() >= 3, f'{first} then {NAMES[second]}: only {rows.sum()} dots could be measured'
+        assert error[rows].max() < .5, f'{first} then {NAMES[second]}: {error[rows].max():.2f} px off'
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_a_dot_lands_where_the_joint_lands_at_full_magnitude(name):
     rng = np.random.default_rng(7)
     draws = draws_of(np.full((40, 1), NAMES.index(name)), rng)
-    miss, judged, _, _ = push(draws._replace(m=torch.ones(40, 1, dtype=torch.float64)), rng)
-    assert judged.sum() >= 3 and miss[judged].max() < .35
+    error, measured, _, _ = push(draws._replace(m=torch.ones(40, 1, dtype=torch.float64)), rng)
+    assert measured.sum() >= 3 and error[measured].max() < .35
 
 
 def test_the_unfolded_warps_carry_dots_too():
-    "Pairs of geometric operations on the finished crop; a dot that left the crop after the first one is not judged."
+    "Pairs of geometric operations on the finished crop; a dot that left the crop after the first one is not measured."
     geometry = [NAMES.index(o.name) for o in POSE16 if o.kind == 'geometry']
     ops = np.array([(a, b) for a in geometry for b in geometry for _ in range(8)])
     draws = draws_of(ops, np.random.default_rng(0))
-    miss, judged, j, v = push(draws, np.random.default_rng(1), fold=False)
+    error, measured, j, v = push(draws, np.random.default_rng(1), fold=False)
     _, between, _, _ = push(draws._replace(on=torch.tensor([True, False]).repeat(len(ops), 1)), np.random.default_rng(1), fold=False)
     _, _, folded, seen = push(draws, np.random.default_rng(1))
-    assert (judged & between).sum() > 100 and miss[judged & between].max() < .5
+    assert (measured & between).sum() > 100 and error[measured & between].max() < .5
     np.testing.assert_array_equal(j, folded)
     np.testing.assert_array_equal(v, seen)
 

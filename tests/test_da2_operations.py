@@ -36,7 +36,7 @@ def pil(name, image, v):
 @pytest.mark.parametrize('kind', pictures())
 @pytest.mark.parametrize('name', COLOURS)
 def test_colours_are_pils(name, kind):
-    "Within one level: PIL truncates what it mixed and rounds the picture it mixes with."
+    "Within one level: PIL truncates after blending and rounds the degenerate image."
     picture, operation, rng = pictures()[kind].astype(np.uint8), OPERATIONS[name], np.random.default_rng(1)
     m = torch.tensor([0, .5, 1, *rng.uniform(0, 1, 5)]).repeat(2)
     sign = torch.tensor([1., -1]).repeat_interleave(8)
@@ -91,7 +91,7 @@ def pick(t, rows): return type(t)(*(a[rows] for a in t)) if isinstance(t, Draws)
 
 @pytest.mark.parametrize('fold', [True, False])
 def test_a_batch_is_its_people(fold):
-    "Everybody alone, and in another order, looks as in the batch; 1 and 3 operations; the caller's tensors stay."
+    "Each person alone, and in another order, as in the batch; 1 and 3 operations; the caller's tensors are unchanged."
     rng = np.random.default_rng(3)
     for n_op in (1, 3):
         n = 40
@@ -120,7 +120,7 @@ def test_folded_and_unfolded_agree_where_both_see():
     small = small._replace(m=small.m*.3)
     folded, unfolded = (augment(*args, small, POSE16, SIZE, fold=f)[0] for f in (True, False))
     middle = (folded - unfolded)[..., 14:-14, 10:-10].abs()
-    assert middle.max() < .06 and middle.mean() < .006                                       # a second bilinear look blurs
+    assert middle.max() < .06 and middle.mean() < .006                                       # a second interpolation blurs
     never = draws_of(np.stack([rng.integers(5, 15, n)], 1), rng)
     assert torch.equal(*(augment(*args, never, POSE16, SIZE, fold=f)[0] for f in (True, False)))   # nothing moves: the same
 
@@ -134,7 +134,7 @@ def test_dadas_list_is_never_reordered_by_folding():
 
 @pytest.mark.parametrize('name', NAMES)
 def test_what_is_on_shows_and_nothing_else(name):
-    "The share that changed is the share that is on, exactly; and that is p, within 5 sigma (a right coin fails once in 1.7 million)."
+    "Exactly the people with an operation on change; their fraction is p within 5 sigma (a right sampler fails once in 1.7 million)."
     rng, n, p = np.random.default_rng(NAMES.index(name)), 400, .3
     args = people(n, rng)
     draws = draws_of(np.full((n, 1), NAMES.index(name)), rng, p)
@@ -156,7 +156,7 @@ def test_magnitude_zero_is_the_base_crop(name):
     for fold in (True, False):
         zero = augment(*args, draws._replace(m=torch.zeros(n, 2)), POSE16, SIZE, fold=fold)
         off = augment(*args, draws._replace(on=torch.zeros(n, 2, dtype=torch.bool)), POSE16, SIZE, fold=fold)
-        assert (zero[0] - off[0]).abs().max() <= (1e-6 if fold else 2e-5)                    # unfolded: one more look at the same places
+        assert (zero[0] - off[0]).abs().max() <= (1e-6 if fold else 2e-5)                    # unfolded: one more interpolation
         assert torch.equal(zero[1], off[1]) and torch.equal(zero[2], off[2])
 
 
@@ -168,7 +168,7 @@ def test_a_magnitude_out_of_range_is_refused_by_name(name, m):
     draws.m[1] = m
     with pytest.raises(ValueError, match=f'{name}: a magnitude must be in'): augment(*args, draws, POSE16, SIZE)
     draws.on[1] = False
-    augment(*args, draws, POSE16, SIZE)                                                      # what is off isn't looked at
+    augment(*args, draws, POSE16, SIZE)                                                      # the magnitude of an operation that is off is not checked
 
 
 def test_other_faults():
@@ -191,7 +191,7 @@ def test_another_range_is_followed_everywhere():
     assert torch.allclose(geometry_matrix(wide[15], torch.tensor([.7]), SIZE)[0, 0, 0], torch.tensor(1.7))
 
 
-def slope(draws, weights, args, fold):
+def gradient(draws, weights, args, fold):
     "d/dm of a weighted sum of pixels and joints: autograd's, and central differences."
     def total(m):
         x, j, _ = augment(*args, draws._replace(m=m), POSE16, SIZE, fold=fold)
@@ -211,7 +211,7 @@ def test_gradient_of_every_pair_is_the_finite_difference(fold):
     args = people(len(ops), rng, torch.float64)
     draws = draws_of(ops, rng, dtype=torch.float64)
     draws = draws._replace(m=.05 + .9*draws.m)
-    auto, numeric = slope(draws, torch.from_numpy(rng.normal(0, 1, (len(ops), 3, *SIZE))), args, fold)
+    auto, numeric = gradient(draws, torch.from_numpy(rng.normal(0, 1, (len(ops), 3, *SIZE))), args, fold)
     off = (auto - numeric).abs()/(1 + numeric.abs())
     assert (off > 1e-5).any(1).double().mean() <= .01 and off.max() < .2
     magnitudes = torch.tensor([o.has_magnitude for o in POSE16])[draws.op]
@@ -295,7 +295,7 @@ def test_a_gpu_gives_what_the_processor_gives(fold):
 
 
 def test_the_number_of_threads_changes_no_pixel():
-    "Forward to the bit, slopes to float32's rounding of sums; the portions differ, too."
+    "Forward bit-equal, gradients up to float32's rounding of sums; the portions differ, too."
     gen, before = torch.Generator().manual_seed(0), torch.get_num_threads()
     canvas, w = torch.randint(0, 256, (30, 3, 150, 140), generator=gen).byte(), torch.rand(30, 3, 96, 72, generator=gen)
     matrix = torch.tensor([[[.8, .2, -20], [-.3, .7, 10]]]).repeat(30, 1, 1) + torch.rand(30, 2, 3, generator=gen)/10
@@ -304,15 +304,15 @@ def test_the_number_of_threads_changes_no_pixel():
         back, m = matrix.clone().requires_grad_(), torch.full((30,), .3, requires_grad=True)
         x = colour(OPERATIONS['brightness'], warp(canvas, back, (96, 72), torch.tensor([.4, .5, .6])), m, torch.ones(30))
         return x, *torch.autograd.grad(x, (back, m), w)
-    try: (one, *slopes), (three, *others) = run(1), run(3)
+    try: (one, *gradients), (three, *others) = run(1), run(3)
     finally: torch.set_num_threads(before)
     assert torch.equal(one, three)
-    for a, b in zip(slopes, others): assert (a - b).abs().max() <= 1e-5*a.abs().max()
+    for a, b in zip(gradients, others): assert (a - b).abs().max() <= 1e-5*a.abs().max()
 
 
 @pytest.mark.parametrize('fold', [True, False])
-def test_a_small_portion_is_a_large_one(fold, monkeypatch):
-    "Whoever is looked after together: the same pixels to the bit and the same slopes, with operations shared or not, neighbours or not."
+def test_result_does_not_depend_on_the_portions(fold, monkeypatch):
+    "Any size of a portion: the same pixels and gradients."
     import p2net.da2.operations as module
     rng, n = np.random.default_rng(14), 60
     args, w = people(n, rng, torch.float64), torch.from_numpy(rng.normal(0, 1, (n, 3, *SIZE)))
@@ -322,15 +322,15 @@ def test_a_small_portion_is_a_large_one(fold, monkeypatch):
         m = draws.m.clone().requires_grad_()
         x, *_ = augment(*args, draws._replace(m=m), POSE16, SIZE, fold=fold)
         return x, torch.autograd.grad(x, m, w)[0]
-    (x, slope), *others = (run(few) for few in (n, 1, 7))
-    for other, its_slope in others:
-        assert (other - x).abs().max() < 1e-14 and (its_slope - slope).abs().max() < 1e-10*slope.abs().max()
-    assert slope.abs().max() > 1
+    (x, gradient), *others = (run(few) for few in (n, 1, 7))
+    for other, its_gradient in others:
+        assert (other - x).abs().max() < 1e-14 and (its_gradient - gradient).abs().max() < 1e-10*gradient.abs().max()
+    assert gradient.abs().max() > 1
 
 
 @pytest.mark.parametrize('name', [n for n in COLOURS if n not in ('equalize', 'posterize')])
-def test_slopes_of_a_colour_are_finite_differences(name):
-    "In the picture and in the magnitude, several people at once, 3 channels of 5 by 4 pixels; a strip too narrow to be smoothed."
+def test_gradients_of_a_colour_are_finite_differences(name):
+    "In the image and in the magnitude, several people, 3 channels of 5 by 4 pixels; a strip too narrow to be smoothed."
     gen, operation = torch.Generator().manual_seed(3), OPERATIONS[name]
     for shape in ((3, 3, 5, 4), (2, 3, 2, 9)):
         x = (.05 + .9*torch.rand(shape, generator=gen, dtype=torch.float64)).requires_grad_()
@@ -339,25 +339,25 @@ def test_slopes_of_a_colour_are_finite_differences(name):
         assert torch.autograd.gradcheck(lambda x, m: colour(operation, x, m, sign), (x, m))
 
 
-def test_what_a_hole_covers_passes_no_slope_on():
+def test_no_gradient_under_a_cutout():
     x = torch.rand(2, 3, 20, 30, generator=torch.Generator().manual_seed(0), requires_grad=True)
     y = cutout(x, torch.tensor([1., 0]), torch.tensor([[.5, .5], [.5, .5]]), (2., 2., 2.))
-    slope, = torch.autograd.grad(y.sum(), x)
-    assert (y == 2).sum() == 3*6*6 and torch.equal(slope, (y != 2).float())
+    gradient, = torch.autograd.grad(y.sum(), x)
+    assert (y == 2).sum() == 3*6*6 and torch.equal(gradient, (y != 2).float())
 
 
-def test_slopes_of_eight_bits_are_those_of_their_shares():
+def test_gradients_of_8_bit_images_are_those_of_floating_point():
     gen = torch.Generator().manual_seed(4)
     canvas, w = torch.randint(0, 256, (3, 3, 40, 50), generator=gen).byte(), torch.rand(3, 3, 20, 16, generator=gen)
     matrix = torch.tensor([[[.5, .1, -2], [-.1, .6, 1]]]).repeat(3, 1, 1)
-    def slope(image):
+    def gradient(image):
         back = matrix.clone().requires_grad_()
         return torch.autograd.grad(warp(image, back, (20, 16), torch.tensor([.4, .5, .6])), back, w)[0]
-    eight, share = slope(canvas), slope(canvas/255)
-    assert (eight - share).abs().max() < 1e-4*share.abs().max()
+    eight, floating = gradient(canvas), gradient(canvas/255)
+    assert (eight - floating).abs().max() < 1e-4*floating.abs().max()
 
 
-def test_an_end_shared_by_pixels_shares_the_slope():
+def test_equal_extremes_divide_the_gradient():
     "As autograd has it for amin and amax."
     x = torch.tensor([.2, .2, .5, .9, .9, .9], dtype=torch.float64).view(1, 1, 2, 3).repeat(2, 3, 1, 1)
     x[1] = .4                                                                                # flat: stays
@@ -382,8 +382,8 @@ def test_memory_kept_in_inference_mode_serves_afterwards():
     assert (x - 1).abs().max() < 1e-4 and back.grad.isfinite().all()           # float32 positions: the edge is mixed with a trace of the fill
 
 
-def test_what_lies_outside_the_part_looked_at_is_never_read():
-    "The scratch array holds whatever its last user left: not a number, here."
+def test_pixels_outside_the_sampled_part_are_never_read():
+    "A scratch array has arbitrary content: NaN, here."
     canvas, fill = torch.full((2, 3, 90, 80), 51, dtype=torch.uint8), torch.full((3,), .2)
     matrix = torch.tensor([[[1., .3, -20], [-.2, 1.1, -30]], [[-2., 0, 90], [0, 2, -200]]])
     for _ in range(2):

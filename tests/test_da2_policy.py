@@ -15,7 +15,7 @@ from p2net.da2.relaxation import gumbel, relaxed_path, relaxed_switch, sample_pa
 def generator(seed=0): return torch.Generator().manual_seed(seed)
 
 
-def uneven(*args, scale=1., seed=1, **kwargs):
+def random_policy(*args, scale=1., seed=1, **kwargs):
     policy, gen = Policy(*args, **kwargs), generator(seed)
     with torch.no_grad():
         for v in policy.parameters(): v += scale*torch.randn(v.shape, generator=gen)
@@ -59,7 +59,7 @@ def test_wrong_relaxations_are_noticed():
 @pytest.mark.parametrize('sub_policies', ['singles', 'pairs', [('rotate', 'invert', 'cutout'), ('invert', 'cutout', 'rotate')]])
 @pytest.mark.parametrize('n', [1, 3, 1000])
 def test_shapes_and_ranges(sub_policies, n):
-    policy = uneven(['rotate', 'invert', 'cutout'], sub_policies)
+    policy = random_policy(['rotate', 'invert', 'cutout'], sub_policies)
     N = policy.table.shape[1]
     draws = policy.sample(n, generator(), jitter=.5)
     assert [tuple(t.shape) for t in draws] == [(n,), (n, N), (n, N), (n, N), (n, N), (n, N, 2)]
@@ -78,7 +78,7 @@ def test_probabilities_of_all_outcomes_sum_to_one(N):
     from itertools import combinations, product
     from p2net.da2 import Draws
     names = ['rotate', 'invert', 'cutout', 'scale']
-    policy = uneven(names, list(combinations(names, N)))
+    policy = random_policy(names, list(combinations(names, N)))
     outcomes = list(product(range(len(policy.pi)), product((False, True), repeat=N)))
     k, on = torch.tensor([k for k, _ in outcomes]), torch.tensor([on for _, on in outcomes])
     draws = Draws(k, policy.table[k], on, policy.m[k].detach(), torch.ones(len(k), N), torch.zeros(len(k), N, 2))
@@ -86,7 +86,7 @@ def test_probabilities_of_all_outcomes_sum_to_one(N):
 
 
 def test_log_prob_leaves_out_what_reaches_no_image():
-    policy = uneven(['rotate', 'invert'], 'singles')
+    policy = random_policy(['rotate', 'invert'], 'singles')
     draws = policy.sample(200, generator(), jitter=.5)
     gradient, = torch.autograd.grad(policy.log_prob(draws._replace(on=torch.zeros_like(draws.on)), .5).sum(), policy.m_logits)
     assert gradient.abs().max() == 0                           # everything off: no gradient in m
@@ -104,7 +104,7 @@ def test_strong_logits_stay_finite():
 
 
 def test_policy_can_be_copied_pickled_and_resumed():
-    policy = uneven()
+    policy = random_policy()
     for other in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
         for a, b in zip(policy.sample(9, generator()), other.sample(9, generator())): assert torch.equal(a, b)
     other = Policy(); other.load_state_dict(policy.state_dict())
@@ -114,7 +114,7 @@ def test_policy_can_be_copied_pickled_and_resumed():
 @pytest.mark.parametrize('scale', [0., 1., 4.])
 @pytest.mark.parametrize('sub_policies', ['singles', 'pairs'])
 def test_json_round_trip_is_exact(scale, sub_policies):
-    policy = uneven(POSE16, sub_policies, scale=scale, tau=.7)
+    policy = random_policy(POSE16, sub_policies, scale=scale, tau=.7)
     again = load_policy(json.loads(json.dumps(policy.to_json())))
     assert type(again) is Policy and again.tau == .7 and again.operations == policy.operations
     for a, b in zip(policy.parameters(), again.parameters()): assert torch.equal(a, b)
@@ -221,7 +221,7 @@ def test_what_a_person_plainly_means_is_read(data, says, pi, p, m, tmp_path, cap
 
 
 def edited(**change):
-    data = uneven(['rotate', 'invert', 'cutout']).to_json()
+    data = random_policy(['rotate', 'invert', 'cutout']).to_json()
     data['sub_policies'][1] |= change
     return data
 
@@ -246,7 +246,7 @@ REFUSED = [ # what is in the file; its one line, after the name of the file
     case('nested', 'deeply nested lists in place of a sub-policy', 'the beginning of it', written(PAIR, [[[0]*9]*9]*9),
          'sub-policy 1: must be an object with operations, pi, p and m, got [[[0, 0, 0, 0, 0, 0, ...], [0, 0, 0, 0, 0, 0, ...], [0, 0...'),
     case('empty', 'sub-policies without operations', 'that none has one', written(dict(operations=[], p=[], m=[])), 'no sub-policy has an operation'),
-    case('high', 'a range that no picture has', 'the operation and what is allowed',
+    case('high', 'a range that no image has', 'the operation and what is allowed',
          written(PAIR, operations=[dict(name='rotate', high=1e9), 'invert']), 'operation 0: high must lie between 1e-06 and 3000, got 1000000000.0'),
     case('schema', 'a policy file of a later version', 'the versions', written(PAIR, schema=3), 'schema 3 is unknown; this version reads schema 1'),
     case('setting', 'a control with a setting that it has not', 'the settings that it has', dict(kind='randaugment', settings=dict(M=9)),
@@ -266,7 +266,7 @@ def test_a_fault_is_one_line_with_file_row_and_field(data, says, tmp_path):
 
 @pytest.mark.parametrize('kind', [Policy, UniformMagnitude])
 def test_side_travels(kind):
-    "One side: in throws, files, copies, and what is cut from a policy."
+    "One side: in samples, files, copies and `top`."
     policy = kind.from_json(written(PAIR | dict(side=[1, 0]), PAIR | dict(side=[-1, 0]), kind=kind.kind))
     for other in (policy, copy.deepcopy(policy), pickle.loads(pickle.dumps(policy)), kind.from_json(policy.to_json()), policy.top(2),
                   policy.averaged(policy.rows(step=1))):
@@ -277,7 +277,7 @@ def test_side_travels(kind):
 
 def test_ends_do_not_touch_what_is_found():
     "Draws of a policy inside the ends are those of the plain sigmoids, bit for bit."
-    policy = uneven(POSE16, scale=2.)
+    policy = random_policy(POSE16, scale=2.)
     draws = policy.sample(500, generator(4))
     assert torch.equal(draws.m, policy.m_logits[draws.k].sigmoid()) and torch.equal(policy.p, policy.p_logits.sigmoid())
     for got, logits in zip(policy.exact()[1:], (policy.p_logits, policy.m_logits)): assert torch.equal(got, logits.detach().double().sigmoid())

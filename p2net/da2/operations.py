@@ -209,7 +209,7 @@ def portions(x:Tensor)->list[slice]: # of the first axis
 def sampling_lines(back:Tensor, # (n, 2, 3) target px -> image px
              size:tuple[int,int], # (H, W) of the target
              image_size:tuple[int,int], # (h, w)
-            )->tuple[Tensor,Tensor]: # (n, 2, 1, W) and (n, 2, H, 1): their sum is what `grid_sample` wants, x before y
+            )->tuple[Tensor,Tensor]: # (n, 2, 1, W) and (n, 2, H, 1): their sum is the grid of `grid_sample`, x before y
     "Source positions of the columns and rows of the target."
     x, y = (torch.arange(length, dtype=back.dtype, device=back.device) for length in size[::-1])
     a, b, c = (back*2/back.new_tensor(image_size[::-1])[:, None])[..., None, None].unbind(2) # (n, 2, 1, 1) each
