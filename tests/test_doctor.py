@@ -85,7 +85,7 @@ REFUSED = { # training refuses the folder
 LOST = { # people are left out, or a number is wrong
     'unknown-category': row(category_id=3), 'box-empty': row(bbox=[20, 20, 0, 30]), 'box-missing': without('bbox'),
     'area-large': row(area=9e4), 'num-keypoints': row(num_keypoints=0), 'joint-outside': keypoint(4, 30, 140, 2), 'joint-origin': keypoint(4, 0, 0, 2),
-    'joints-off-box': row(bbox=[0, 0, 8, 8], area=20), 'twins': lambda d: d['annotations'].append({**d['annotations'][1], 'id': 99}),
+    'joints-off-box': row(bbox=[0, 0, 8, 8], area=20), 'same-pose': lambda d: d['annotations'].append({**d['annotations'][1], 'id': 99}),
     'image-size': image(width=91)}
 NOTED = { # p2net's numbers are right
     'crowd-joints': row(iscrowd=1),
@@ -124,9 +124,9 @@ def test_what_is_completed_is_a_note(people, note):
 
 
 @pytest.mark.parametrize('expected, slip', [
-    ('crowd-only', every(iscrowd=1, keypoints=[0]*51, num_keypoints=0)), ('nobody', every(keypoints=[0]*51, num_keypoints=0)), ('box-outside', row(bbox=[200, 20, 30, 40], area=600)),
+    ('crowd-only', every(iscrowd=1, keypoints=[0]*51, num_keypoints=0)), ('no-people', every(keypoints=[0]*51, num_keypoints=0)), ('box-outside', row(bbox=[200, 20, 30, 40], area=600)),
     ('box-corners', lambda d: [a.update(bbox=[b[0], b[1], b[0] + b[2], b[1] + b[3]]) for a in d['annotations'] for b in [a['bbox']]]),
-    ('box-shares', every(bbox=[.1, .2, .5, .6])), ('box-empty', row(bbox=[0, 0, 1e-300, 1e-300], area=1e-9)), ('image-id', without('id', 'images')), ('image-id', image(id=1)),
+    ('box-fractions', every(bbox=[.1, .2, .5, .6])), ('box-empty', row(bbox=[0, 0, 1e-300, 1e-300], area=1e-9)), ('image-id', without('id', 'images')), ('image-id', image(id=1)),
     ('keypoints-number', every(keypoints=5)), ('id', row(id=[12])), ('unknown-image', row(image_id=[2])), ('unknown-category', row(category_id={})),
     ('image-unused', lambda d: d['images'].append(dict(id=9))), ('refused', lambda d: d['annotations'].append(7)), ('category', lambda d: d['categories'][0].update(keypoints=4)),
     ('category', lambda d: d['categories'][0].update(keypoints=[1, 2])), ('image-name', image(file_name=3)), ('text-numbers', image(width='90')),
@@ -261,7 +261,7 @@ def test_sigmas(people, factor, accused):
 
 def test_an_own_skeleton_must_be_that_of_the_file(people):
     (people/'skeleton.yaml').write_text('joints: [left_hand, right_hand]\nsigmas: [.05, .05]\n', encoding='utf-8')
-    assert faults(people) == ['nobody', 'nobody']                       # none of its joints is in the file
+    assert faults(people) == ['no-people', 'no-people']                       # none of its joints is in the file
     (people/'skeleton.yaml').write_text('joints: [left_hand, right_hand]\nsigmas: [.05]\n', encoding='utf-8')
     assert faults(people) == ['skeleton']
 
@@ -343,7 +343,7 @@ def boxes_of(folder, *rows):
 def test_detection_files(people):
     assert boxes_of(people, {}, {}, {}) == []
     assert boxes_of(people, *[dict(bbox=[20, 50, 80, 100])]*4) == [('box-corners', 1, 'fault')]
-    assert boxes_of(people, *[dict(bbox=[.2, .2, .5, .5])]*4) == [('box-shares', 1, 'fault')]
+    assert boxes_of(people, *[dict(bbox=[.2, .2, .5, .5])]*4) == [('box-fractions', 1, 'fault')]
     assert boxes_of(people, dict(score=None), dict(score='high'), dict(bbox=[1, 2, 3]), dict(image_id=[1]), {}) == [('boxes-row', 4, 'fault')]
     assert boxes_of(people, dict(bbox=[500, 20, 9, 9]), {}) == [('boxes-off', 1, 'fault')]
     assert sorted(boxes_of(people, dict(bbox=[50, 20, 0, 9]), dict(score='.5'), dict(category_id=7))) == [('boxes-empty', 1, 'note'), ('text-numbers', 1, 'note')]
@@ -432,7 +432,7 @@ def test_reasons_without_a_name_are_told_as_they_are():
 
 
 def test_exit_codes():
-    assert exit_code([]) == 0 and exit_code([Finding('id', 'a', 1, '', 'note')]) == 0 and exit_code([Finding('id', 'a', 1, '', 'note'), Finding('twins', 'a', 1, '', 'fault')]) == 1
+    assert exit_code([]) == 0 and exit_code([Finding('id', 'a', 1, '', 'note')]) == 0 and exit_code([Finding('id', 'a', 1, '', 'note'), Finding('same-pose', 'a', 1, '', 'fault')]) == 1
     assert str(Finding('id', 'a.json', 2, '', 'note')).splitlines()[0] == 'note: a.json: 2 x annotation ids that are missing, repeated or below 1'
     assert all(note in FAULTS for note in NOTES)
 

@@ -44,7 +44,7 @@ FILE_FAULTS = { # name -> (description, consequence and remedy)
     'unreadable': ("a file that can't be read", "No command can use it. Correct what is named."),
     'no-split': ("a split without people", "Training needs people to train on and people to validate on. The split of a file is in its "
                  "name, as in annotations/person_keypoints_train2017.json and person_keypoints_val2017.json."),
-    'nobody': ("no person with a labelled joint", "Nothing can be learnt, and AP is -1. Label joints: v is above 0 for a labelled joint."),
+    'no-people': ("no person with a labelled joint", "Nothing can be learnt, and AP is -1. Label joints: v is above 0 for a labelled joint."),
     'crowd-only': ("nothing but crowds", "Crowds are neither trained on nor evaluated: AP is -1. iscrowd is 0 for a single person."),
     'category': ("categories that don't say what a person is", "The file is refused. Give one category `keypoints`, the names of its "
                  "joints in their order, and call it person."),
@@ -73,7 +73,7 @@ PERSON_FAULTS = {
     'unknown-category': ("an annotation of a category that isn't listed", "It is no person, in training and in AP. category_id must be "
                          "the id of the category of people."),
     'box-kind': ("a bbox that isn't four numbers", "The file is refused. Write x, y, width, height in pixels."),
-    'box-shares': ("boxes that are not in pixels", "The file is refused. Multiply by width and height of the image."),
+    'box-fractions': ("boxes that are not in pixels", "The file is refused. Multiply by width and height of the image."),
     'box-corners': ("boxes that are not x, y, width, height", "The file is refused. Write x, y, width, height in pixels."),
     'box-missing': ("a person with labelled joints and no box", "The person is left out of training and counts as missed in AP. Give the box "
                     "around the person."),
@@ -85,7 +85,7 @@ PERSON_FAULTS = {
                    "smaller than its box."),
     'num-keypoints': ("num_keypoints that contradicts the joints", "AP ignores people in whom it is 0, and expects joints in all others. "
                       "Write the number of joints with v > 0."),
-    'twins': ("two people with the same joints on one image", "A prediction matches one of them: the second counts as missed. Remove one."),
+    'same-pose': ("two people with the same joints on one image", "A prediction matches one of them: the second counts as missed. Remove one."),
 }
 JOINT_FAULTS = {
     'keypoints-number': ("a wrong number of keypoints", "The file is refused. Write x, y, v for every joint of the category."),
@@ -177,7 +177,7 @@ def exit_code(findings:list[Finding])->int: # of `p2net doctor`
 
 # %% ../../nbs/tools/20_doctor.ipynb #7edd955e
 REFUSED = { # (field, how the problem begins) -> fault; the first that fits
-    ('bbox', 'reads as x1'): 'box-corners', ('bbox', 'of every row lies between'): 'box-shares', ('bbox', ''): 'box-kind',
+    ('bbox', 'reads as x1'): 'box-corners', ('bbox', 'of every row lies between'): 'box-fractions', ('bbox', ''): 'box-kind',
     ('keypoints', 'has a visibility of'): 'visibility', ('keypoints', 'must be a list of names'): 'category',
     ('keypoints', 'gives joint'): 'keypoints-value', ('keypoints', 'holds'): 'keypoints-value', ('keypoints', ''): 'keypoints-number',
     ('image_id', ''): 'unknown-image', ('id', ''): 'image-id', ('file_name', ''): 'image-name', ('categories', ''): 'category',
@@ -323,7 +323,7 @@ def read_rows(annotations:Annotations, folders:tuple, skeleton:Skeleton, report:
 def check_rows(annotations:Annotations, report:Report)->None:
     "Whether the values of the rows are plausible."
     file, poses = annotations.path, set()
-    boxes = not report.has(file, 'box-shares', 'box-corners')
+    boxes = not report.has(file, 'box-fractions', 'box-corners')
     for row in annotations.rows:
         joints, box = row['keypoints'], row['bbox']
         labelled = 0 if joints is None else int((joints[:, 2] > 0).sum())
@@ -333,7 +333,7 @@ def check_rows(annotations:Annotations, report:Report)->None:
         if box and boxes and 0 < 1.05*box[2]*box[3] < row['area'] and min(box[2:]) > 0: report.add('area-large', file, row['where'])
         if row['num_keypoints'] not in (0, labelled): report.add('num-keypoints-count', file, row['where'])
         pose = row['image_id'], joints.tobytes()
-        if pose in poses: report.add('twins', file, row['where'])
+        if pose in poses: report.add('same-pose', file, row['where'])
         poses.add(pose)
 
 # %% ../../nbs/tools/20_doctor.ipynb #5e78e26f
@@ -467,7 +467,7 @@ def check_joints(p:Person, size:tuple[int, int]|None, file, report:Report)->None
     if ((labelled == 0) | (labelled == -1)).all(1).any(): report.add('joint-origin', file, where)
     # two pixels of tolerance: LSPET has rounded joints at the edge
     if size and ((labelled < -2) | (labelled > np.array(size[::-1]) + 1)).any(): report.add('joint-outside', file, where)
-    if report.has(file, 'box-shares', 'box-corners'): return
+    if report.has(file, 'box-fractions', 'box-corners'): return
     if min(p.bbox[2:]) <= MIN_SIDE: report.add('box-empty', file, where)
     elif size and not is_on_photograph(p, size): report.add('box-outside', file, where)
     elif len(labelled) > 2 and ((labelled < p.bbox[:2] - .1*p.bbox[2:] - 2) | (labelled > p.bbox[:2] + 1.1*p.bbox[2:] + 2)).any(1).all():
@@ -609,7 +609,7 @@ def count_people(split:Split, rows:int, crowds:int, report:Report)->Split: # row
     add_tally(report, split.people.left_out, LEFT_OUT, split.file)
     add_tally(report, split.people.corrected, CORRECTED, split.file)
     if not split.people and rows and crowds == rows: report.add('crowd-only', split.file, f'{rows} annotations')
-    elif not split.people and not report.is_faulty(split.file): report.add('nobody', split.file, f'{rows} annotations')   # else another fault explains it
+    elif not split.people and not report.is_faulty(split.file): report.add('no-people', split.file, f'{rows} annotations')   # else another fault explains it
     return split
 
 # %% ../../nbs/tools/20_doctor.ipynb #054f91a0
@@ -631,7 +631,7 @@ def read_other_splits(found:PeopleFolder, report:Report)->Iterator[Split]:
         yield count_people(Split(split, file, people, found.skeleton), len(people) + people.left_out.total, 0, report)
 
 def read_without_refused(found:PeopleFolder, split:str)->tuple[People, list[InputError]]:
-    "People of a split whose loader refused somebody, and the errors of those who are left out."
+    "People of a split whose loader refused a person, and the errors of those who are left out."
     faults, load = [], getattr(found, split)
     if found.kind == 'mpii': load = partial(load_mpii, found.annotations[split], found.root/'images')
     try: return load(faults=faults), faults

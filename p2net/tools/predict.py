@@ -31,7 +31,7 @@ from ..people.folder import find_people
 from ..people.heatmaps import default_sigma
 from ..people.pack import Canvases, Pack, canvas_side, cut_canvas, people_arrays
 from ..people.person import Person, invert
-from ..people.photographs import orientation, photo_size, plain, read_photo
+from ..people.photographs import orientation, photo_size, uniform_colour, read_photo
 from ..people.skeleton import SKELETONS, Skeleton
 from ..runs.config import Config, DataConfig, EvaluationConfig, NetworkConfig, problem_of, recorded_config
 from ..runs.evaluating import coco_columns, predict
@@ -660,7 +660,7 @@ class PredictionWriter:
 
     def write_photo(self, path:Path)->bool: # whether it was read completely: True, or InputError
         picture = read_photo(path)[0]
-        if colour := plain(picture): self.say(f'{path}: the picture is entirely {colour}')
+        if colour := uniform_colour(picture): self.say(f'{path}: the picture is entirely {colour}')
         drawn = self.predict(picture, path)
         suffix = path.suffix if path.suffix.lower() in ('.jpg', '.jpeg', '.png') else '.jpg'
         with replacing(self.output_path(path, suffix)) as new: Image.fromarray(drawn).save(new, quality=95)
