@@ -61,9 +61,9 @@ import torch
 from torch import Tensor, nn
 
 from p2net.da2.controls import Control, FrozenPolicy, IdentityPolicy, directions
-from p2net.da2.deploy import augment_fast, single_threaded_cv2, thread_pool
+from p2net.da2.deploy import augment_fast, cv2_on_one_thread, thread_pool
 from p2net.da2.operations import (IMAGENET_MEAN, IMAGENET_STD, OPERATIONS, Draws, Operation, augment, colour_values, cutout,
-                                  invert_affine, spans_of, step_matrices, total_matrix)
+                                  invert_affine, source_boxes, step_matrices, total_matrix)
 from p2net.network.backbone import ResNetPyramid
 from p2net.network.losses import pose_loss
 from p2net.people.pack import Canvases, Pack
@@ -148,9 +148,9 @@ def make_scene(n: int = BATCH, seed: int = 0) -> Scene:
 def make_pack(canvases: np.ndarray, joints: np.ndarray, visibility: np.ndarray, skeleton: Skeleton, size: tuple[int, int]) -> Pack:
     "People as the trainer takes them, each in a frame of the size of the input in the middle of the canvas."
     n, side, rows = len(canvases), canvases.shape[1], np.arange(len(canvases))
-    return Pack(Canvases(canvases), joints, visibility, np.full((n, 2), (side - 1)/2), np.tile(np.array(size[::-1], float), (n, 1)),
+    return Pack(joints, visibility, np.full((n, 2), (side - 1)/2), np.tile(np.array(size[::-1], float), (n, 1)),
                 np.tile(np.eye(2, 3), (n, 1, 1)), np.tile([0., 0, side, side], (n, 1)), np.full(n, 1000.), rows, rows, np.ones(n),
-                np.full(n, 20.), rows.astype(str), skeleton, size, 'noise')
+                np.full(n, 20.), rows.astype(str), Canvases(canvases), skeleton, size, 'noise')
 
 
 class RotateAndBrighten(Control):
@@ -327,7 +327,7 @@ def batch_task(name: str, mode: str, n: int, pool: ProcessPoolExecutor | None) -
     if mode == 'portions': return lambda: [PIPELINES[name](*span) for span in zip(firsts, lasts)]
     if mode == 'processes': return lambda: list(pool.map(partial(run_portion, name), firsts, lasts))
     def threads():
-        with single_threaded_cv2(): list(thread_pool(cores()).map(PIPELINES[name], firsts, lasts))
+        with cv2_on_one_thread(): list(thread_pool(cores()).map(PIPELINES[name], firsts, lasts))
     return threads
 
 
@@ -338,7 +338,7 @@ def forked(scene: Scene):
     PIPELINES.update({name: make(scene) for name, (package, make, _) in LIBRARIES.items() if installed(package)}, **{'bare warp': bare_warp(scene)})
     if installed('albumentations'): PIPELINES['functions'] = albumentations_functions(scene)
     if 'fork' not in multiprocessing.get_all_start_methods(): yield None; return
-    with single_threaded_cv2(), ProcessPoolExecutor(cores(), multiprocessing.get_context('fork'), one_thread) as pool:
+    with cv2_on_one_thread(), ProcessPoolExecutor(cores(), multiprocessing.get_context('fork'), one_thread) as pool:
         list(pool.map(abs, range(4*cores())))       # starts them now
         yield pool
 
@@ -412,7 +412,7 @@ def kornia_augment(planes: Tensor,                  # (n, 3, SIDE, SIDE) uint8
                      contrast=lambda x, v: K.enhance.adjust_contrast_with_mean_subtraction(x, 1 + v),
                      color=lambda x, v: K.enhance.adjust_saturation_with_gray_subtraction(x, 1 + v),
                      brightness=lambda x, v: K.enhance.adjust_brightness_accumulative(x, 1 + v), sharpness=lambda x, v: K.enhance.sharpness(x, 1 + v))
-    ends = torch.tensor(spans_of(invert_affine(total.detach()).float(), SIZE, planes.shape[2:])).T
+    ends = torch.tensor(source_boxes(invert_affine(total.detach()).float(), SIZE, planes.shape[2:])).T
     (left, top), (right, bottom) = ends[:2].amin(1).tolist(), ends[2:].amax(1).tolist()     # what any of the crops can see
     shift = (total[..., :2]*total.new_tensor([left, top])).sum(-1)
     matrix = torch.cat([total[..., :2], (total[..., 2] + shift)[..., None]], -1)

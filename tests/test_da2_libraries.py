@@ -84,7 +84,7 @@ def test_pipelines_print_the_policy():
     assert 'rotate, ±15 degrees' in said and 'cutout' in said and 'ours' in said
 
 
-# ---- the dice of both
+# ---- the probabilities of both
 
 def expected_levels(policy, level=100):
     "By hand: what becomes of a flat grey picture under every path, switch and side, with its probability."
@@ -102,7 +102,7 @@ def expected_levels(policy, level=100):
 
 @pytest.mark.parametrize('library', ['torchvision', 'albumentations'])
 @pytest.mark.parametrize('space', ['singles', 'pairs'])
-def test_pipelines_throw_the_policys_shares(request, library, space):
+def test_pipelines_sample_with_the_policys_probabilities(request, library, space):
     "Shares of the levels that come out of a flat grey picture against pi, p and fair sides: 5 sigma each."
     policy, n = RandomPolicy(['invert', 'solarize', 'brightness'], space, seed=3), 4000
     with torch.no_grad(): policy.m_logits.fill_(0.)
@@ -131,9 +131,9 @@ ENDS = dict(kind='policy', operations=['brightness', 'sharpness', 'invert', dict
     dict(operations=['invert', 'invert', 'invert'], pi=0, p=[1, 1, 1], m=[.5, .5, .5])])
 
 
-def check_ends(throw):
-    "`throw` gives the level of a flat picture of 100: brighter by 1.9 or darker by .55, never anything else, each about half the time."
-    seen = np.array([throw() for _ in range(400)])
+def check_ends(sample):
+    "`sample` gives the level of a flat picture of 100: brighter by 1.9 or darker by .55, never anything else, each about half the time."
+    seen = np.array([sample() for _ in range(400)])
     bright, dark = abs(seen - 190) <= 1, abs(seen - 55) <= 1
     assert (bright | dark).all(), np.unique(seen)
     assert abs(bright.sum() - 200) < 5*10                                       # 5 sigma
@@ -235,8 +235,8 @@ def test_every_operation_of_albumentations_has_a_line(albumentations):
 
 # ---- policy files
 
-def same_throws(a, b):
-    "Equal numbers, and equal throws from equal dice."
+def same_draws(a, b):
+    "Equal numbers, and equal draws from equal generators."
     assert type(a) is type(b) and a.to_json() == b.to_json() and a.operations == b.operations
     for s, t in zip(*(x.sample(200, torch.Generator().manual_seed(7)) for x in (a, b))): assert torch.equal(s, t)
     if isinstance(a, Policy):
@@ -250,7 +250,7 @@ def test_every_kind_there_and_back_bit_for_bit(kind, tmp_path):
         with torch.no_grad():
             for v in policy.parameters(): v += torch.randn(v.shape, generator=torch.Generator().manual_seed(5))
     (tmp_path/'policy.json').write_text(json.dumps(policy.to_json(), indent=1))
-    same_throws(load_policy(tmp_path/'policy.json'), policy)
+    same_draws(load_policy(tmp_path/'policy.json'), policy)
 
 
 @pytest.mark.parametrize('file', sorted(ROOT.glob('paper_results/runs/*/*/*/policy.json')), ids=lambda f: '/'.join(f.parts[-4:-1]))
@@ -271,4 +271,4 @@ def test_unknown_versions_are_one_clear_line(change, says, tmp_path):
 @pytest.mark.parametrize('kind', list(POLICIES))
 def test_older_files_without_a_version_load(kind):
     policy = POLICIES[kind]()
-    same_throws(load_policy({k: v for k, v in policy.to_json().items() if k != 'schema'}), policy)
+    same_draws(load_policy({k: v for k, v in policy.to_json().items() if k != 'schema'}), policy)

@@ -17,7 +17,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from p2net.da2 import OPERATIONS, POSE16, Draws, HandMade, Policy, RandAugment, TrivialAugment, UniformMagnitude, augment, augment_fast, load_policy
-from p2net.da2.published import PUBLISHED, convert, lists_in_python, policy_of_lists
+from p2net.da2.published import PUBLISHED, convert_level, lists_in_python, policy_of_lists
 from p2net.errors import InputError, Tally
 from samples import SHARED, needs
 
@@ -61,7 +61,7 @@ def test_fast_autoaugments_levels_do_what_pillow_does_with_its_numbers(name):
     low, high = ENDS.get(name, (.1, 1.9))
     for level in [0., .03, .25, .5, .617, .75, .99, 1., *np.linspace(0, 1, 13)]:
         want = np.asarray(BY_PILLOW[name](Image.fromarray(picture()), low + level*(high - low))).astype(int)
-        made = convert(name, float(level), 'fast-autoaugment')
+        made = convert_level(name, float(level), 'fast-autoaugment')
         got = ours(made.operation, made.m, made.side or 1, made.high, picture())
         assert abs(got - want).max() <= (0 if name in ENDS or name == 'Invert' else 1), (name, level)
 
@@ -69,17 +69,17 @@ def test_fast_autoaugments_levels_do_what_pillow_does_with_its_numbers(name):
 @pytest.mark.parametrize('level', range(11))
 def test_autoaugments_whole_levels(level):
     "By hand, from AutoAugment's code: whole thresholds and bits, level/10 of the range."
-    assert 256 - convert('Solarize', level/10, 'autoaugment').m*256 == pytest.approx(max(0, 256 - int(level*25.6) - (.5 if level else 0)))
+    assert 256 - convert_level('Solarize', level/10, 'autoaugment').m*256 == pytest.approx(max(0, 256 - int(level*25.6) - (.5 if level else 0)))
     x = picture()
     bits = 8 - int(level*4/10)
-    made = convert('Posterize', level/10, 'autoaugment')
+    made = convert_level('Posterize', level/10, 'autoaugment')
     assert (ours('posterize', made.m, 1, made.high, x) == x & (256 - 2**(8 - bits))).all()
-    made = convert('Posterize2', level/10, 'autoaugment')
+    made = convert_level('Posterize2', level/10, 'autoaugment')
     assert (ours('posterize', made.m, 1, made.high, x) == x & (256 - 2**(8 - bits + 4))).all()
     for name, most in (('ShearX', .3), ('Rotate', 30), ('TranslateX', 150/331), ('TranslateYAbs', 10/32), ('CutoutAbs', 20/32), ('Cutout', .2)):
-        made = convert(name, level/10, 'autoaugment')
+        made = convert_level(name, level/10, 'autoaugment')
         assert made.m*made.high == pytest.approx(level/10*most) and made.side == 0
-    made = convert('Color', level/10, 'autoaugment')
+    made = convert_level('Color', level/10, 'autoaugment')
     assert 1 + made.side*made.m*made.high == pytest.approx(.1 + .18*level)
 
 
@@ -88,7 +88,7 @@ def test_torchvisions_bins_are_what_torchvision_says():
     space = transforms.AutoAugment()._augmentation_space(10, (331, 662))
     for name, (values, signed) in space.items():
         for b in range(10):
-            made = convert(name, b/9, 'torchvision')
+            made = convert_level(name, b/9, 'torchvision')
             own, value = OPERATIONS[made.operation], made.m*made.high
             assert made.side == 0 and own.signed == signed
             if not own.has_magnitude: continue
@@ -141,11 +141,11 @@ def test_outcomes_are_dadas():
         if name == 'Solarize': return value if value < 256*level else 255 - value
         if name == 'Posterize': return value & (256 - 2**(8 - int(4 + 4*level)))
         return value
-    dice, want, n = random.Random(2), [], 8000
+    rng, want, n = random.Random(2), [], 8000
     for _ in range(n):
         value = 100
-        for name, p, level in dice.choice(DADA):
-            if dice.random() <= p: value = level_of(value, name, level)
+        for name, p, level in rng.choice(DADA):
+            if rng.random() <= p: value = level_of(value, name, level)
         want.append(value)
     want, got = np.array(want), levels_of(load_policy(DADA, say=None), n, torch.full((3,), 100, dtype=torch.uint8))[:, 0]
     for level in sorted(set(want)):

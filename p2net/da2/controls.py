@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RANDAUGMENT13', 'POLICIES', 'FrozenPolicy', 'RandomPolicy', 'UniformMagnitude', 'draw_frequencies', 'read_control',
            'Control', 'IdentityPolicy', 'directions', 'choose_operations', 'RandAugment', 'trivial_operations',
-           'TrivialAugment', 'HandMade', 'read_policy']
+           'TrivialAugment', 'HandMade', 'read_policy_file']
 
 # %% ../../nbs/da2/60_controls.ipynb #7cf9f719
 import inspect, math
@@ -214,10 +214,10 @@ POLICIES = {c.kind: c for c in (Policy, FrozenPolicy, RandomPolicy,
                                 UniformMagnitude, IdentityPolicy, RandAugment, TrivialAugment, HandMade)}
 
 
-def read_policy(source, # path of a policy file, or its content
-                file=None, # where the content came from, for messages
-                notes:Tally|None=None, # counts what is interpreted
-               ): # Policy or Control; InputError where the file is at fault
+def read_policy_file(source, # path of a policy file, or its content
+                     file=None, # where the content came from, for messages
+                     notes:Tally|None=None, # counts what is interpreted
+                    ): # Policy or Control; InputError where the file is at fault
     "The policy or control of a file."
     read = PolicyFile(source, file, notes)
     kind = read.check_kind('')

@@ -7,7 +7,7 @@ __all__ = ['LUMA', 'IDENTITY_TABLE', 'NEEDS_COUNT', 'SMOOTH', 'CENTRE', 'SHARED_
            'grey_of_table', 'auto_contrast_table', 'equalize_table', 'colour_table', 'color_pass', 'sharpness_pass',
            'apply_table', 'apply_colours', 'signed_values', 'batch_step_matrices', 'colour_chains', 'covered_pixels',
            'cutout_boxes', 'plan_batch', 'PixelWriter', 'precomputed_tables', 'Buffers', 'warp_directly',
-           'warp_by_copy', 'source_regions', 'regions_to_copy', 'thread_pool', 'single_threaded_cv2', 'run_in_portions',
+           'warp_by_copy', 'source_regions', 'regions_to_copy', 'thread_pool', 'cv2_on_one_thread', 'run_in_portions',
            'augment_fast']
 
 # %% ../../nbs/da2/50_deploy.ipynb #4282dd56
@@ -292,7 +292,7 @@ if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=thread_po
 
 
 @contextmanager
-def single_threaded_cv2():
+def cv2_on_one_thread():
     "Within the `with` block OpenCV starts no threads of its own."
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -307,7 +307,7 @@ def run_in_portions(f, # called with (first, one past the last)
     "Call f on portions that cover range(n), four for each thread, so that a slow one delays little."
     if threads <= 1 or n < 2: return f(0, n)
     edges = np.linspace(0, n, min(n, 4*threads) + 1).astype(int).tolist()
-    with single_threaded_cv2(): list(thread_pool(threads).map(f, edges[:-1], edges[1:]))
+    with cv2_on_one_thread(): list(thread_pool(threads).map(f, edges[:-1], edges[1:]))
 
 # %% ../../nbs/da2/50_deploy.ipynb #ff8e452b
 def _check_arguments(canvases, matrix, draws, operations, which, output):

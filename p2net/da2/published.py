@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'NO_COUNTERPART', 'CONVENTIONS', 'CONVENTION_NOTES', 'NAMES', 'Published', 'published_value',
-           'largest_value', 'Converted', 'own_value', 'range_needed', 'convert', 'PublishedStep', 'parse_lists',
+           'largest_value', 'Converted', 'own_value', 'range_needed', 'convert_level', 'PublishedStep', 'parse_lists',
            'detect_convention', 'convert_sub_policy', 'policy_of_lists', 'literal_value', 'is_published_list',
            'python_values', 'lists_in_python', 'select_list', 'from_torchvision', 'read_published', 'policy_of_data',
            'load_policy']
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 from ..errors import InputError, Tally, read_json, read_text
-from .controls import Control, IdentityPolicy, RandAugment, TrivialAugment, read_policy
+from .controls import Control, IdentityPolicy, RandAugment, TrivialAugment, read_policy_file
 from .operations import OPERATIONS, Operation
 from .policy import Policy, PolicyFile, normalised_name
 
@@ -88,7 +88,7 @@ def range_needed(name:str, convention:str)->float:
     return max(high, largest_value(name, convention))
 
 
-def convert(name:str, level:float, convention:str)->Converted: # arguments as of `published_value`
+def convert_level(name:str, level:float, convention:str)->Converted: # arguments as of `published_value`
     "Our counterpart of a published operation; without a magnitude m = .5, as at the start of a search."
     operation, high = OPERATIONS[PUBLISHED[name].operation], range_needed(name, convention)
     if not operation.has_magnitude: return Converted(operation.name, .5, 0, high)
@@ -161,7 +161,7 @@ def convert_sub_policy(file:PolicyFile, row:list[PublishedStep], convention:str,
             continue
         if d.level is None and OPERATIONS[PUBLISHED[name].operation].has_magnitude:
             file.refuse('must be a number, got None', f'{name} has a magnitude', d.row, 'level')
-        made = convert(name, (d.level or 0.)/by, convention)
+        made = convert_level(name, (d.level or 0.)/by, convention)
         own = OPERATIONS[made.operation]
         if made.high != own.high:
             file.notes.add(f'{name} reaches to {made.high:.3g} {own.unit} as published (ours: {own.high:g}), and in this policy', d.row)
@@ -295,7 +295,7 @@ def policy_of_data(data, file, notes:Tally, name:str|None, convention:str|None)-
     if isinstance(data, dict) and not data.keys() & {'kind', 'sub_policies'} and any(map(is_published_list, data.values())):
         data = select_list({key: value for key, value in data.items() if is_published_list(value)}, name, file)
     if isinstance(data, (list, tuple)): return policy_of_lists(data, file, notes, convention)
-    return read_policy(data if isinstance(data, dict) else {}, file, notes)
+    return read_policy_file(data if isinstance(data, dict) else {}, file, notes)
 
 
 def load_policy(source, # path of a policy file or of Python text; such a text; its content; an object of torchvision
