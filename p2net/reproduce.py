@@ -16,7 +16,7 @@ from .runs.cluster import Cluster, make_executor
 from .errors import InputError
 from .report.figures import write_figures
 from .report.tables import write_tables
-from .runs.checkpoints import name_of
+from .runs.checkpoints import run_label
 from .runs.checks import check_runs, dependencies
 from .runs.config import Config
 from .runs.data import load_people
@@ -104,7 +104,6 @@ def metrics_summary(record:dict)->str:
              if k in record['metrics']}
     return ''.join(f', {k} {v:.3f}' for k, v in found.items())
 
-# %% ../nbs/80_reproduce.ipynb #16458d5c
 def is_correctable(error:BaseException)->bool:
     "Whether the user or the administrator can correct the cause; anything else is a fault of this package."
     refused = isinstance(error, OSError) and bool(error.errno)
@@ -135,7 +134,7 @@ class RunQueue:
     def finish(self, future:Future)->None:
         "Sort in a run that has ended and print its line."
         config, _, start = self.running.pop(future)
-        name, error = name_of(config), future.exception()
+        name, error = run_label(config), future.exception()
         if error:
             self.failed.append(line := f'{name}: {error_line(error)}')
             if not is_correctable(error): self.faults.append(error)
@@ -157,7 +156,7 @@ def run_missing(configs:list[Config], context:RunContext, pool:LocalPool|Cluster
             queue.start_ready(pool)
             if not queue.running: break                 # all done, or the rest needs a run that failed
             for future in wait(queue.running, return_when=FIRST_COMPLETED).done: queue.finish(future)
-    failed = queue.failed + [f'{name_of(c)}: not run, it needs one that failed' for c in queue.waiting]
+    failed = queue.failed + [f'{run_label(c)}: not run, it needs one that failed' for c in queue.waiting]
     if queue.faults: raise RuntimeError('; '.join(failed)) from queue.faults[0]
     if failed: raise InputError('; '.join(failed))
     return [read_record(record_folder(context.root, c)) for c in configs]

@@ -31,12 +31,12 @@ def reproduce(*words): return main(['reproduce', '--data', 'data', '--out', 'out
 def records(): return {p.parent.parent.name: json.loads(p.read_text()) for p in Path('out').rglob('record.json')}
 
 
-def test_two_runs_are_two_jobs(tmp_path, capfd):
+def test_a_run_is_a_job(tmp_path, capfd):
     coco(tmp_path/'data')
-    assert reproduce('--experiments', 'mean-pose', 'untrained', '--cluster', 'local', '--jobs', '2', '--cluster-set', 'timeout_min=5') == 0
-    assert {name: r['status'] for name, r in records().items()} == {'mean-pose-coco': 'complete', 'untrained-coco': 'complete'}
-    assert len(list(Path('out/work/jobs').glob('*_submitted.pkl'))) == 2
-    assert '2 runs, 0 of them there already' in capfd.readouterr().out
+    assert reproduce('--experiments', 'mean-pose', '--cluster', 'local', '--jobs', '2', '--cluster-set', 'timeout_min=5') == 0
+    assert {name: r['status'] for name, r in records().items()} == {'mean-pose-coco': 'complete'}
+    assert len(list(Path('out/work/jobs').glob('*_submitted.pkl'))) == 1
+    assert '1 runs, 0 of them there already' in capfd.readouterr().out
 
 
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='finds the processes of a job under /proc')
@@ -160,7 +160,7 @@ def test_a_job_whose_node_is_taken_away_goes_on(tmp_path, slurm):
     coco(tmp_path/'data')
     work = Path('out/work/tiny/hand-made-coco/0').absolute()
     (slurm/'take-node-at').write_text(str(work/'checkpoint'/'progress.json'))
-    assert reproduce('--experiments', 'hand-made', '--cluster', 'slurm', '--set', 'training.steps=60') == 0
+    assert reproduce('--experiments', 'hand-made', '--cluster', 'slurm', '--set', 'training.steps=40') == 0
     record, log = records()['hand-made-coco'], next(Path('out/work/jobs').glob('41_0_log.err')).read_text()
-    assert record['status'] == 'complete' and record['cost']['steps'] == 60
+    assert record['status'] == 'complete' and record['cost']['steps'] == 40
     assert 'this job is preempted' in log and log.count('Starting with JobEnvironment') == 2

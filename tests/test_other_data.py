@@ -1,5 +1,5 @@
-"""Networks before other people, and training that begins from another network: the whole path on two small folders in the layouts of
-LSPET and LSP, made from rendered people; the real thousand, where they lie beside the repository."""
+"""Evaluation on another data set, and training from the weights of another network: the whole path on two small folders in the layouts of
+LSPET and LSP, made from rendered people; and the real LSP, where it lies beside the repository."""
 import shutil
 
 import numpy as np
@@ -40,13 +40,13 @@ def as_lsp(folder, kind, people):
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
-    "Every run of the chain: rendered people, a folder to go on with, a folder to be judged by."
+    "Every run of the chain: rendered people, a folder to continue training on, a folder to evaluate on."
     root = tmp_path_factory.mktemp('others')
-    place = RunContext(root/'records', root/'work', root/'cache', progress=False)
+    context = RunContext(root/'records', root/'work', root/'cache', progress=False)
     run = lambda name, source='rendered', **changes: run_experiment(
-        experiment_config(name, source=source, overrides=(*SMALL, *(f'{k}={v}' for k, v in changes.items()))), place)
+        experiment_config(name, source=source, overrides=(*SMALL, *(f'{k}={v}' for k, v in changes.items()))), context)
     base = experiment_config('p2net', overrides=SMALL)
-    rendered = find_people(people_folder(base.data, place.cache, False))
+    rendered = find_people(people_folder(base.data, context.cache, False))
     crowd = [*rendered.train(), *rendered.val()][:10]
     sports, test = as_lsp(root/'sports', 'lspet', crowd), as_lsp(root/'test', 'lsp', crowd[::-1])
     others = {'evaluation.other_data': str(test)}
@@ -55,12 +55,12 @@ def runs(tmp_path_factory):
                'lspet-val': run('lspet-val', **{'evaluation.other_data': str(sports)}),
                **{f'{n}-lspet': run(n, str(sports), **others)
                   for n in ('p2net', 'rendered-init', 'lsp-test', 'lsp-test-rendered-init')}}
-    return records, place, sports, test
+    return records, context, sports, test
 
 
-def test_who_judges(runs):
-    "The record's held-out people are the others, all of them, whatever data.val_people says."
-    records, place, sports, test = runs
+def test_the_record_describes_the_people_evaluated(runs):
+    "All held-out people of the other data set, whatever data.val_people says."
+    records, context, sports, test = runs
     for name, (kind, _, _) in OTHER_DATA.items():
         for there in {name, f'{name}-lspet'} & set(records):
             found = find_people(test if kind == 'lsp' else sports).val()
@@ -71,9 +71,9 @@ def test_who_judges(runs):
 
 def test_metrics_are_those_of_the_files_beside(runs):
     "PCK by record, by people.csv, by breakdown.csv and by poses.csv (all five people are among the 24)."
-    records, place, _, test = runs
+    records, context, _, test = runs
     for name in ('lsp-test', 'lsp-test-lspet', 'lsp-test-rendered-init-lspet'):
-        folder, metrics = place.root/'tiny'/name/'0', records[name]['metrics']
+        folder, metrics = context.root/'tiny'/name/'0', records[name]['metrics']
         people, sticks = read_people(folder), read_normalised_poses(folder)
         assert metrics['PCK@0.2'] == pytest.approx(people['PCK@0.2'].sum()/people['PCK@0.2/asked'].sum(), abs=1e-12)
         assert metrics['PCK@0.2'] == pytest.approx((sticks.error.dropna() <= .2).mean(), abs=.03)   # four places
@@ -81,12 +81,12 @@ def test_metrics_are_those_of_the_files_beside(runs):
         if 'neck' in parts: assert metrics['PCK@0.2/head'] == pytest.approx((parts['neck'] + parts['head_top'])/2, abs=1e-12)
         assert set(sticks.joint) == set(LSP.joints) and len(sticks) == 5*14
         assert {p.name for p in folder.iterdir()} == {'record.json', 'people.csv', 'breakdown.csv', NORMALISED_POSES}    # and no pixel
-    assert read_normalised_poses(place.root/'tiny'/'p2net-lspet'/'0') is not None and read_normalised_poses(place.root/'tiny'/'p2net'/'0') is None
+    assert read_normalised_poses(context.root/'tiny'/'p2net-lspet'/'0') is not None and read_normalised_poses(context.root/'tiny'/'p2net'/'0') is None
 
 
-def test_the_floor_is_of_the_training_people(runs):
-    "The mean pose by hand: in shares of the frame among those to learn from, put into the frames of those who judge."
-    records, place, sports, test = runs
+def test_the_mean_pose_is_that_of_the_training_people(runs):
+    "Computed by hand: the mean in fractions of the frame over training people, placed in the frames of the people evaluated."
+    records, context, sports, test = runs
     share = np.zeros((14, 2)); seen = np.zeros((14, 1))
     for p in find_people(sports).train()[:8]:
         center, size = box_to_frame(p.bbox, 72/96, 1.25)
@@ -102,36 +102,36 @@ def test_the_floor_is_of_the_training_people(runs):
         assert records[name]['metrics']['mean-pose/PCK@0.2'] == pytest.approx(right/asked, abs=1e-6)
 
 
-def test_training_began_where_rendered_people_left_off(runs):
-    records, place, sports, _ = runs
-    start, file = records['rendered-init-lspet']['init'], place.work/'tiny/p2net/0/model.safetensors'
+def test_training_starts_from_the_weights_of_rendered_people(runs):
+    records, context, sports, _ = runs
+    start, file = records['rendered-init-lspet']['init'], context.work/'tiny/p2net/0/model.safetensors'
     assert start['sha256'] == file_sha(file) and start['name'] == 'rendered' and len(start['anew']) == 10 and .5 < start['share'] < 1
     assert 'init' not in records['p2net-lspet']
-    own, theirs = load_file(place.work/'tiny/rendered-init-lspet/0/model.safetensors'), load_file(file)
-    alone = load_file(place.work/'tiny/p2net-lspet/0/model.safetensors')
+    own, theirs = load_file(context.work/'tiny/rendered-init-lspet/0/model.safetensors'), load_file(file)
+    alone = load_file(context.work/'tiny/p2net-lspet/0/model.safetensors')
     name = max((k for k in own if k not in start['anew'] and own[k].is_floating_point()), key=lambda k: own[k].numel())
     assert (own[name] - theirs[name]).abs().mean() < .2*(own[name] - alone[name]).abs().mean()   # three steps from one, far from the other
 
 
-def test_naming_the_others_trains_nothing_again(runs):
+def test_naming_other_data_trains_nothing_again(runs):
     "`reproduce` with evaluation.other_data finds the network that was trained without it."
-    _, place, sports, test = runs
+    _, context, sports, test = runs
     for name in ('p2net', 'rendered-init'):
         with_others = experiment_config(name, source=str(sports), overrides=(*SMALL, f'evaluation.other_data={test}'))
-        assert with_others.evaluation.other_data is None and is_done(place.root, with_others)
+        assert with_others.evaluation.other_data is None and is_done(context.root, with_others)
 
 
 def test_reproduce_does_what_is_missing(runs, tmp_path, monkeypatch):
     "From a network that is there: one run for the test, in the order of what it needs."
-    _, place, sports, test = runs
-    out = place.root.parent
+    _, context, sports, test = runs
+    out = context.root.parent
     (out/'again').mkdir()
     for part in ('records', 'work'): shutil.copytree(out/part, out/'again'/part)
     shutil.rmtree(out/'again/records/tiny/lsp-test-lspet')
     said, search = [], experiment_config('search', source=str(sports), overrides=SMALL)    # a search is among what p2net needs
     write_record(out/'again/records', make_record(search, 'complete', {}, environment(), {}, {}))
     reproduce(('lsp-test',), source=str(sports), overrides=(*SMALL, f'evaluation.other_data={test}'), out=out/'again',
-              committed=tmp_path/'none', cache=place.cache, jobs=1, progress=False, say=said.append)
+              committed=tmp_path/'none', cache=context.cache, jobs=1, progress=False, say=said.append)
     assert said[0].startswith('3 runs, 2 of them there already') and (out/'again/records/tiny/lsp-test-lspet/0/record.json').exists()
 
 
@@ -144,11 +144,11 @@ def test_reproduce_does_what_is_missing(runs, tmp_path, monkeypatch):
     ('p2net', 'sports', {'training.init': 'junk.safetensors'}, '0% of the weights fit'),
 ])
 def test_faults_in_one_line(runs, tmp_path, name, source, changes, error):
-    _, place, sports, _ = runs
+    _, context, sports, _ = runs
     save_file({'junk': torch.zeros(3)}, tmp_path/'junk.safetensors')
     here = lambda v: str({'sports': sports, 'nowhere': tmp_path/'nowhere'}.get(v, tmp_path/v if v.endswith('.safetensors') else v))
-    empty = RunContext(tmp_path/'records', tmp_path/'work', place.cache, progress=False)
-    if name == 'lspet-val' or 'other_data' in str(changes): empty = RunContext(tmp_path/'records', place.work, place.cache, progress=False)
+    empty = RunContext(tmp_path/'records', tmp_path/'work', context.cache, progress=False)
+    if name == 'lspet-val' or 'other_data' in str(changes): empty = RunContext(tmp_path/'records', context.work, context.cache, progress=False)
     config = experiment_config(name, source=here(source), overrides=(*SMALL, *(f'{k}={here(v)}' for k, v in changes.items())))
     with pytest.raises((ValueError, FileNotFoundError), match=error) as caught: run_experiment(config, empty)
     assert '\n' not in str(caught.value)
@@ -158,10 +158,10 @@ def test_faults_in_one_line(runs, tmp_path, name, source, changes, error):
                                           ('lsp-test-rendered-init', 'rendered-init --scale tiny --seeds 0 --data ')])
 def test_what_is_needed_is_named(runs, tmp_path, name, needed):
     "The command that makes the weights: of the same people, or of rendered ones."
-    _, place, sports, test = runs
+    _, context, sports, test = runs
     config = experiment_config(name, source=str(sports), overrides=(*SMALL, f'evaluation.other_data={test}'))
     with pytest.raises(ValueError, match=f'run `p2net train {needed}'):
-        run_experiment(config, RunContext(tmp_path/'records', tmp_path/'work', place.cache, progress=False))
+        run_experiment(config, RunContext(tmp_path/'records', tmp_path/'work', context.cache, progress=False))
 
 
 def test_in_no_group():

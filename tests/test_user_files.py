@@ -1069,7 +1069,7 @@ def test_train_refuses_folders_in_one_line(folder, capsys, how, says):
 
 def fake_findings(monkeypatch):
     "In the place of a network: the findings of `findings`, so that AP lies between 0 and 1."
-    monkeypatch.setattr('p2net.runs.experiments.predict', lambda model, pack, *_, **__: findings(pack))
+    monkeypatch.setattr('p2net.runs.runners.predict', lambda model, pack, *_, **__: findings(pack))
 
 
 def record_of(folder): return load(next((folder.parent/'out').rglob('record.json')))
@@ -1136,7 +1136,7 @@ def test_the_ap_of_detected_is_that_of_pycocotools(folder, tmp_path, monkeypatch
     change(folder, category(3))
     rows = found_rows(folder)
     dump(tmp_path/'boxes.json', rows + [rows[0] | dict(bbox=[900, 5, 20, 20]), rows[0] | dict(image_id=5), rows[0] | dict(category_id=17)])
-    monkeypatch.setattr('p2net.runs.experiments.make_network', lambda *_, **__: Standing(COCO))
+    monkeypatch.setattr('p2net.runs.runners.make_network', lambda *_, **__: Standing(COCO))
     code, out, err = with_weights(tmp_path/'boxes.json')
     assert code == 0, err
     record = load(next((folder.parent/'out').rglob('detected-coco/0/record.json')))

@@ -21,7 +21,7 @@ from .record import write_whole
 # %% auto #0
 __all__ = ['MARK', 'ANEW', 'UNREADABLE', 'PROGRESS', 'write_state', 'read_state', 'check_content', 'unreadable', 'check_types',
            'loading', 'writing', 'save_weights', 'checksum', 'own_checksum', 'write_progress', 'read_progress',
-           'name_of', 'same_run']
+           'run_label', 'same_run']
 
 # %% ../../nbs/runs/45_checkpoints.ipynb #c88d33b7
 MARK = b'p2net state 1\n'
@@ -133,7 +133,7 @@ def read_progress(folder:Path, types:dict[str, type|tuple])->dict: # `types`: wh
     return progress
 
 # %% ../../nbs/runs/45_checkpoints.ipynb #ffd9ee21
-def name_of(config:Config)->str: # 'tiny/p2net/0'
+def run_label(config:Config)->str: # 'tiny/p2net/0'
     "Name of a run in messages: scale, experiment, seed."
     return f'{config.scale}/{config.run_name}/{config.seed}'
 
@@ -144,7 +144,7 @@ def same_run(state:dict, # step, config_hash, config and the fingerprints
              fingerprints:dict[str, str], # what else identifies the run: 'people' -> fingerprint
             )->dict|None: # from_steps, at_step; None: the settings are the same
     "Check that a checkpoint belongs to this run, or to the same run with fewer steps. InputError with the differences otherwise."
-    name = name_of(config)
+    name = run_label(config)
     for what, value in fingerprints.items():
         if state[what] != value:
             raise InputError(f'{name} stopped there at step {state["step"]}, and its {what} have changed since', ANEW, where)

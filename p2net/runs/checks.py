@@ -42,23 +42,23 @@ def check_checkpoint(config:Config, work:Path)->None:
         same_run(read_progress(folder, TRAINING_STATE), config, 'training.steps', folder, {})
     if (file := work/'search.pt').exists(): same_run(read_state(file, SEARCH_STATE), config, 'search.steps', file, {})
 
-def set_aside(config:Config, place:RunContext, say=print)->None:
+def set_aside(config:Config, context:RunContext, say=print)->None:
     "Rename a record that cannot be read, and report it to `say`."
-    try: find_record(place.root, config)
+    try: find_record(context.root, config)
     except InputError as error:
         kept = error.file.with_name('record.json.broken')
         say(f'{error.file}: {error.problem}; it is kept as {kept.name}')
         if is_main(): error.file.replace(kept)
 
-def keep_result(config:Config, place:RunContext)->None:
+def keep_result(config:Config, context:RunContext)->None:
     "InputError if a complete record of other settings, or one that can't be read, stands where the run's goes."
-    try: record = find_record(place.root, config)
+    try: record = find_record(context.root, config)
     except InputError as error:
         raise InputError(error.problem, 'restore it, or add --replace to write over it', error.file, field=error.field) from None
     if record is None or record['status'] != 'complete': return
     if found := differences(record['config'], config):
         raise InputError(f'is the complete record of a run with other settings ({list_changes(found)})',
-                         'add --replace to write over it, or name another --out', place.folder(config)/'record.json')
+                         'add --replace to write over it, or name another --out', context.folder(config)/'record.json')
 
 # %% ../../nbs/runs/75_checks.ipynb #9c2852d6
 def check_writable(*folders:str|Path)->None:
@@ -73,15 +73,15 @@ def dependencies(config:Config)->set[tuple[str, int]]: # (experiment, seed)
     return {(need, config.seed) for need in EXPERIMENTS[config.experiment].needs}
 
 def check_runs(configs:list[Config], # that are to be run, now
-               place:RunContext,
+               context:RunContext,
                replace:bool=False, # complete records of other settings are written over, broken ones set aside
                say=print)->None: # takes a line
     "Check all runs before the first one starts. InputError or OSError."
     made_here = {(c.experiment, c.seed) for c in configs}
     for config in configs:
-        if replace: set_aside(config, place, say)
-        else: keep_result(config, place)
-        if not dependencies(config) & made_here: check_needs(config, place)
+        if replace: set_aside(config, context, say)
+        else: keep_result(config, context)
+        if not dependencies(config) & made_here: check_needs(config, context)
         if EXPERIMENTS[config.experiment].kind in ('search', 'train', 'trivial'): check_weights(config)
-        if not place.restart: check_checkpoint(config, place.work_folder(config))
-    check_writable(place.root, place.work)
+        if not context.restart: check_checkpoint(config, context.work_folder(config))
+    check_writable(context.root, context.work)

@@ -16,10 +16,10 @@ from ..errors import InputError, read_yaml
 from .presets import PRESETS
 
 # %% auto #0
-__all__ = ['Positive', 'Fraction', 'Count', 'Seed', 'Side', 'Switch', 'HAS', 'Shift', 'PolicyName', 'SCALES', 'SHORT', 'Strict',
+__all__ = ['Positive', 'Fraction', 'Count', 'Seed', 'Side', 'Shift', 'PolicyName', 'Switch', 'HAS', 'SCALES', 'SHORT', 'Strict',
            'DataConfig', 'NetworkConfig', 'SearchConfig', 'TrainingConfig', 'EvaluationConfig', 'Config', 'merge',
            'brief', 'problem_of', 'source_of', 'settings_error', 'recorded_config', 'flatten', 'differences',
-           'list_changes', 'option', 'parse_override', 'make_config', 'in_sections', 'read_settings']
+           'list_changes', 'option', 'parse_override', 'read_settings', 'make_config', 'in_sections']
 
 # %% ../../nbs/runs/10_config.ipynb #8d5312b1
 class Strict(BaseModel):
@@ -40,7 +40,10 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**62)]           # what torch and numpy both take
 Side = Annotated[int, Field(ge=32, le=8192, multiple_of=4)]  # of the network's input: heatmaps have a quarter of it
 
-# %% ../../nbs/runs/10_config.ipynb #fdb1a8b8
+Shift = Literal['turned', 'tilted', 'dark', 'inverted', 'moved']    # of runs.shifts
+PolicyName = Literal['searched', 'top-25', 'averaged', 'uniform-magnitude', 'identity', 'hand-made', 'frozen', 'frozen-uniform-magnitude',
+                     'random', 'randaugment', 'trivialaugment']
+
 class DataConfig(Strict):
     "Which people, how they are cut out, IV.A.1."
     source: str = 'rendered'                            # 'rendered' or a folder of photographs
@@ -85,11 +88,7 @@ class NetworkConfig(Strict):
         has = HAS.get(self.architecture, set(type(self).model_fields))
         return {name: value for name, value in self.model_dump(exclude={'architecture'}).items() if (name in has) is own}
 
-# %% ../../nbs/runs/10_config.ipynb #155dc685
-Shift = Literal['turned', 'tilted', 'dark', 'inverted', 'moved']    # of runs.shifts
-PolicyName = Literal['searched', 'top-25', 'averaged', 'uniform-magnitude', 'identity', 'hand-made', 'frozen', 'frozen-uniform-magnitude',
-                     'random', 'randaugment', 'trivialaugment']
-
+# %% ../../nbs/runs/10_config.ipynb #3e18dd14
 class SearchConfig(Strict):
     "The bi-level search, III.A.3; C-24 to C-60."
     operations: Literal['dada15', 'pose16'] = 'dada15'  # C-01
@@ -168,7 +167,6 @@ class EvaluationConfig(Strict):
     other_data: str|None = None                         # folder of another data set, for 'lsp-test' and its like (runs.other_data)
     shifts: tuple[Shift, ...] = ()                      # held-out people are measured under these, too
 
-# %% ../../nbs/runs/10_config.ipynb #7e964461
 class Config(Strict):
     "All settings of a run, as its record stores them."
     scale: Literal['tiny', 'small', 'paper'] = 'tiny'
@@ -308,6 +306,15 @@ def parse_override(text:str, # 'training.lr=3e-4'
     for key in reversed(path.strip().split('.')): value = {key: value}
     return value
 
+def read_settings(file:str|Path)->dict:
+    "Settings of a YAML file. InputError if it is none, or holds no mapping."
+    settings = read_yaml(file)
+    if not isinstance(settings, dict):
+        raise InputError(f"expected settings as 'section:' and 'field: value' lines, got {SHORT.repr(settings)}", file=file)
+    for key in settings:
+        if not isinstance(key, str): raise InputError(f'{SHORT.repr(key)} is no setting', f"there are {', '.join(Config.model_fields)}", file)
+    return settings
+
 # %% ../../nbs/runs/10_config.ipynb #9c21f52b
 def make_config(scale:str='tiny', # 'tiny', 'small' or 'paper'
                 file:str|Path|None=None, # YAML with any of the settings
@@ -345,13 +352,3 @@ def in_sections(settings:dict, # section -> field -> value
                 raise InputError('should be a value, got settings of its own', file=name, field=f'{key}.{field}')
         out[key] = value
     return out
-
-# %% ../../nbs/runs/10_config.ipynb #f9067141
-def read_settings(file:str|Path)->dict:
-    "Settings of a YAML file. InputError if it is none, or holds no mapping."
-    settings = read_yaml(file)
-    if not isinstance(settings, dict):
-        raise InputError(f"expected settings as 'section:' and 'field: value' lines, got {SHORT.repr(settings)}", file=file)
-    for key in settings:
-        if not isinstance(key, str): raise InputError(f'{SHORT.repr(key)} is no setting', f"there are {', '.join(Config.model_fields)}", file)
-    return settings

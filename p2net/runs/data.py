@@ -49,7 +49,6 @@ class RunPeople:
         return {split: dict(name=self.name, people=len(pack), fingerprint=pack.fingerprint, **self.notes.get(split, {}))
                 for split, pack in (('train', self.train), ('val', self.val))}
 
-# %% ../../nbs/runs/30_data.ipynb #00768f56
 def say_on_stderr(line:str)->None:
     "Print a line to standard error, apart from the results of a command."
     print(line, file=sys.stderr, flush=True)
@@ -82,7 +81,6 @@ def people_folder(data:DataConfig,
     settings = RenderConfig(train=data.train_people, val=data.val_people, seed=data.render_seed)
     return render_people(rendered_folder(settings, cache), settings, progress=progress)
 
-# %% ../../nbs/runs/30_data.ipynb #c4d461b7
 def pack_people(people:People, skeleton:Skeleton, data:DataConfig, cache:Path|None=None, progress:bool=True)->Pack:
     "People of a split as a pack, from the cache if it is there, with the annotations of their photographs."
     if not people:

@@ -34,7 +34,7 @@ from .data import crop_people
 from .record import write_whole
 
 # %% auto #0
-__all__ = ['COCO17', 'BOX_LEVELS', 'BREAKDOWN', 'Predictions', 'to_image', 'crops', 'predict', 'evaluation_skeleton',
+__all__ = ['COCO_SKELETON', 'BOX_LEVELS', 'BREAKDOWN', 'Predictions', 'to_image', 'crops', 'predict', 'evaluation_skeleton',
            'coco_columns', 'torsos', 'coco_people', 'ground_truth', 'with_evaluated_joints', 'average_precision',
            'measure', 'count_within_threshold', 'by_person', 'perturbed_boxes', 'with_boxes', 'box_quality',
            'predict_at_each_step', 'results_of', 'frame_area', 'nms_comparison', 'ablate_recipe', 'boxes_summary',
@@ -62,7 +62,7 @@ def to_image(pack:Pack,
     back = compose(pack.to_image[indices], invert(pack.matrices(indices)))
     return transform(back, joints)
 
-# %% ../../nbs/runs/40_evaluating.ipynb #e8aa6a07
+# %% ../../nbs/runs/40_evaluating.ipynb #9542cbd2
 def crops(pack:Pack, batch:int, device:str|torch.device='cpu', progress:bool=False)->Iterator[Tensor]: # x (<= batch, 3, H, W)
     "Batches of clean crops of all people of `pack`, in order."
     policy = IdentityPolicy()
@@ -92,11 +92,11 @@ def predict(model:nn.Module, # x (B, 3, H, W) -> heatmaps or Heatmaps
     return Predictions(to_image(pack, crop), np.concatenate(scores), crop)
 
 # %% ../../nbs/runs/40_evaluating.ipynb #672812ce
-COCO17 = SKELETONS['coco17']
+COCO_SKELETON = SKELETONS['coco17']
 
 def evaluation_skeleton(skeleton:Skeleton)->Skeleton|None:
     "The joints that AP is taken over: COCO's, or all of an own skeleton; None for MPII's and LSP's, which have no AP."
-    if set(COCO17.joints) <= set(skeleton.joints): return COCO17
+    if set(COCO_SKELETON.joints) <= set(skeleton.joints): return COCO_SKELETON
     ours = SKELETONS.get(skeleton.name)
     return None if ours is not None and ours.joints == skeleton.joints else skeleton
 
@@ -134,7 +134,6 @@ def with_evaluated_joints(row:dict, # of Annotations.rows
     flat = row['keypoints']
     return row | dict(keypoints=flat[columns]) if flat is not None and len(flat) == len(pack.skeleton) else row
 
-# %% ../../nbs/runs/40_evaluating.ipynb #39460fa5
 def average_precision(pack:Pack, predictions:Predictions, box_score:np.ndarray|float=1.)->dict[str, float]:
     "AP and AR of the people of `pack`; empty where they lack COCO's joints or areas."
     columns = coco_columns(pack.skeleton)
@@ -201,7 +200,6 @@ def with_boxes(pack:Pack, boxes:np.ndarray, padding:float=1.25)->Pack:
     scale = np.linalg.norm(to_canvas[:, :, 0], axis=-1, keepdims=True)
     return replace(pack, center=transform(to_canvas, center[:, None])[:, 0], size=size*scale)
 
-# %% ../../nbs/runs/40_evaluating.ipynb #8efd9458
 def box_quality(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=EvaluationConfig(), sigma:float|None=None,
                 seed:int=0, padding:float=1.25, device:str|torch.device='cpu')->dict[str, float]: # 'AP/<level>', 'box_AP/<level>'
     "AP of the poses and of the boxes at each level of box quality."

@@ -15,9 +15,9 @@ from ..people.folder import find_people
 from .config import Config, make_config, merge, parse_override, read_settings
 
 # %% auto #0
-__all__ = ['BASELINES', 'TABLES', 'ABLATIONS', 'OTHER_DATA', 'ON_REQUEST', 'SHIFT_SUMMARIES', 'MEASURED_SHIFTS', 'VARIANTS',
-           'SHIFT_SEARCHES', 'SHIFT_TRAININGS', 'CONTROLS', 'EXPERIMENTS', 'APART', 'MAIN', 'READ_BY', 'Experiment',
-           'Variant', 'in_order', 'data_name', 'experiment_config']
+__all__ = ['BASELINES', 'TABLE_EXPERIMENTS', 'ABLATION_EXPERIMENTS', 'OTHER_DATA', 'ON_REQUEST', 'SHIFT_SUMMARIES',
+           'MEASURED_SHIFTS', 'VARIANTS', 'SHIFT_SEARCHES', 'SHIFT_TRAININGS', 'CONTROL_EXPERIMENTS', 'EXPERIMENTS',
+           'APART', 'MAIN', 'READ_BY', 'Experiment', 'Variant', 'in_order', 'data_name', 'experiment_config']
 
 # %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ BASELINES = (
 )
 
 # %% ../../nbs/runs/70_experiments.ipynb #83d1ab01
-TABLES = (
+TABLE_EXPERIMENTS = (
     Experiment('search', 'DA²: training split and validation split are halves of the search people', 'search', 'policy evolution'),
     _ablation('p2net', 'P²Net trained with the policy found', 'Tables I, II, IV, V, VI'),
     _control('hand-made', 'hand-made', 'the same with traditional augmentation', 'Table IV'),
@@ -62,7 +62,7 @@ TABLES = (
     Experiment('mean-pose', 'the mean of the training poses, whatever the image', 'trivial', 'trivial baselines'),
     Experiment('untrained', 'the network at its initial weights', 'trivial', 'trivial baselines'),
 )
-ABLATIONS = (
+ABLATION_EXPERIMENTS = (
     _ablation('no-progressive', 'without progressive fusion', 'ablation chart', network=dict(progressive=False)),
     _ablation('no-dilation', 'plain bottlenecks', 'ablation chart', network=dict(dilation=1)),
     _ablation('no-ohkm', 'all joints in the second loss, no mining', 'ablation chart', training=dict(alpha=None)),
@@ -135,7 +135,7 @@ SHIFT_TRAININGS = tuple(
     for suffix, policy, found in (('', 'searched', 'found'), ('-averaged', 'averaged', 'averaged over the search'),
                                   ('-uniform-magnitude', 'uniform-magnitude', 'found, with magnitudes up to those found,'))
     for name, what in SHIFT_SUMMARIES.items())
-CONTROLS = tuple(
+CONTROL_EXPERIMENTS = tuple(
     _control(name, policy, what, 'Table IV, injected shifts', evaluation=dict(shifts=MEASURED_SHIFTS))
     for name, policy, what in (
         ('identity', 'identity', 'mirror and scale only, no policy'),
@@ -146,9 +146,9 @@ CONTROLS = tuple(
         ('trivialaugment', 'trivialaugment', 'TrivialAugment')))
 
 # %% ../../nbs/runs/70_experiments.ipynb #1428fa0e
-EXPERIMENTS = {e.name: e for e in (*TABLES, *ON_REQUEST, *ABLATIONS, *BASELINES, *CONTROLS, *SHIFT_SEARCHES, *SHIFT_TRAININGS)}
+EXPERIMENTS = {e.name: e for e in (*TABLE_EXPERIMENTS, *ON_REQUEST, *ABLATION_EXPERIMENTS, *BASELINES, *CONTROL_EXPERIMENTS, *SHIFT_SEARCHES, *SHIFT_TRAININGS)}
 APART = tuple(e.name for e in ON_REQUEST)        # in no group
-MAIN = tuple(e.name for e in TABLES)
+MAIN = tuple(e.name for e in TABLE_EXPERIMENTS)
 
 # %% ../../nbs/runs/70_experiments.ipynb #ea93b44e
 def in_order(names)->list[str]: # names, each after what it needs
@@ -168,7 +168,6 @@ def data_name(source:str)->str: # 'rendered', 'coco', 'mpii', 'lsp' or 'lspet'
     "Name of the data set in a folder."
     return 'rendered' if source == 'rendered' else find_people(source).kind
 
-# %% ../../nbs/runs/70_experiments.ipynb #5a75db53
 def experiment_config(name:str, # of the list
                       scale:str='tiny',
                       seed:int=0,

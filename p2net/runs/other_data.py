@@ -92,7 +92,6 @@ def write_normalised_poses(path:str|Path, pack:Pack, found:Predictions, people:i
                              true_x=round(true_x, 4) if shown else '', true_y=round(true_y, 4) if shown else ''))
     write_rows(path, rows)
 
-# %% ../../nbs/runs/65_other_data.ipynb #d0272961
 def read_normalised_poses(folder:str|Path, # of a record
                )->pd.DataFrame|None: # the file's columns and `error`, in torsos; None: not there
     "Poses that a run kept, with the error of each joint in torsos."

@@ -17,28 +17,29 @@ from ..files import replacing
 from .config import Config, brief
 
 # %% auto #0
-__all__ = ['AGAIN', 'SCHEMA', 'STATUSES', 'FIELDS', 'WORDS', 'write_whole', 'write_rows', 'read_rows', 'read_table',
+__all__ = ['AGAIN', 'SCHEMA', 'STATUSES', 'RECORD_FIELDS', 'WORDS', 'write_whole', 'write_rows', 'read_rows', 'read_table',
            'read_arrays', 'git', 'environment', 'peak_memory_mib', 'make_record', 'record_folder', 'write_record',
            'read_record', 'find_record', 'is_done']
 
 # %% ../../nbs/runs/20_record.ipynb #0c3c64aa
+AGAIN = 'a run writes this file whole, so it was cut or changed: restore it, or remove its folder and make the run again'
+
 def write_whole(path:str|Path, # file
                 text:str, # its whole content
                )->None:
     "Write `text` to `path` so that at any moment the file holds the old content or the new one."
     with replacing(path) as new, open(new, 'w', encoding='utf-8', newline='') as f: f.write(text)
 
-# %% ../../nbs/runs/20_record.ipynb #2d0da4fa
 def write_rows(path:str|Path, # .csv
                rows:list[dict], # one dict a row; the columns are all keys, in order of appearance
               )->None:
     "Write `rows` as a CSV file in one step; a key that a row lacks is an empty cell."
     columns = list(dict.fromkeys(k for row in rows for k in row))
-    lines = []
-    writer = csv.DictWriter(_Lines(lines), columns, lineterminator='\n')
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, columns, lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, ''.join(lines))
+    write_whole(path, text.getvalue())
 
 def read_rows(path:str|Path, # .csv
               columns:tuple[str, ...]=(), # that it must have
@@ -56,6 +57,7 @@ def read_rows(path:str|Path, # .csv
     if not text.endswith('\n'): raise InputError('ends in the middle of a row', AGAIN, path, f'row {len(rows)}')
     return rows
 
+# %% ../../nbs/runs/20_record.ipynb #ef9281d6
 def read_table(path:str|Path, # .csv
                numbers:tuple[str, ...], # columns that must be there and hold numbers, or nothing
                words:tuple[str, ...]=(), # columns that must be there
@@ -84,12 +86,6 @@ def read_arrays(path:str|Path, # .npz
         if name not in found: raise InputError(f'has no array {name!r}', AGAIN, path)
     return found
 
-AGAIN = 'a run writes this file whole, so it was cut or changed: restore it, or remove its folder and make the run again'
-
-class _Lines:
-    "A file that csv can write to."
-    def __init__(self, lines:list): self.write = lines.append
-
 # %% ../../nbs/runs/20_record.ipynb #04582d45
 def git(*words:str)->str|None:
     "Output of a git command in the package's repository; None without one."
@@ -99,7 +95,6 @@ def git(*words:str)->str|None:
     except (OSError, subprocess.TimeoutExpired): return None
     return out.stdout.strip() if out.returncode == 0 else None
 
-# %% ../../nbs/runs/20_record.ipynb #59bbfc43
 def environment(device:str|torch.device='cpu')->dict:
     "Python, torch, device, threads and commit, as a record holds them."
     device = torch.device(device)
@@ -133,7 +128,6 @@ def make_record(config:Config,
                 config=config.model_dump(mode='json'), config_hash=config.hash, data=data, environment=environment,
                 cost=cost, metrics=metrics, **more)
 
-# %% ../../nbs/runs/20_record.ipynb #f4acd340
 def record_folder(root:str|Path, # of all records
                   config:Config,
                  )->Path: # root/<scale>/<experiment>/<seed>
@@ -149,7 +143,7 @@ def write_record(root:str|Path, # of all records
     return path
 
 # %% ../../nbs/runs/20_record.ipynb #a06dfd5a
-FIELDS = dict(experiment=str, scale=str, seed=int, status=str, config=dict, config_hash=str, data=dict, environment=dict, cost=dict,
+RECORD_FIELDS = dict(experiment=str, scale=str, seed=int, status=str, config=dict, config_hash=str, data=dict, environment=dict, cost=dict,
               metrics=dict)
 
 def read_record(path:str|Path, # record.json or its folder
@@ -162,7 +156,7 @@ def read_record(path:str|Path, # record.json or its folder
         schema = record.get('schema') if isinstance(record, dict) else None
         remedy = 'run `python paper_results/migrate_1_to_2.py FOLDER` of the repository on its folder' if schema == 1 else AGAIN
         raise InputError(f'schema {brief(schema)}, expected {SCHEMA}', remedy, path)
-    for key, kind in FIELDS.items():
+    for key, kind in RECORD_FIELDS.items():
         if key not in record: raise InputError('is missing', AGAIN, path, field=key)
         if not isinstance(record[key], kind) or isinstance(record[key], bool):
             raise InputError(f'is {brief(record[key])}, expected {WORDS[kind]}', AGAIN, path, field=key)

@@ -40,10 +40,10 @@ from .training import Trainer, make_network, remove_checkpoints
 
 # %% auto #0
 __all__ = ['RUNNERS', 'searched_policy', 'most_likely', 'policy_of', 'RunContext', 'size_of', 'measure_val', 'without_joints',
-           'clear_results', 'remove_state', 'extension', 'search_run', 'under_shift', 'file_sha', 'write_predictions',
-           'write_person_tables', 'train_run', 'initial_weights_file', 'initialise', 'trivial_run',
-           'mean_pose_predictions', 'trained_weights', 'boxes_run', 'recipe_ablation_run', 'boxes_of', 'detected_run',
-           'write_evaluation', 'other_data_run', 'check_needs', 'holds_result', 'run_experiment']
+           'clear_results', 'remove_state', 'extension', 'search_run', 'file_sha', 'write_predictions',
+           'write_person_tables', 'under_shift', 'initial_weights_file', 'load_initial_weights', 'train_run',
+           'trivial_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run', 'recipe_ablation_run', 'boxes_of',
+           'detected_run', 'write_evaluation', 'other_data_run', 'check_needs', 'holds_result', 'run_experiment']
 
 # %% ../../nbs/runs/72_runners.ipynb #40c2cb94
 def searched_policy(root:Path, config:Config)->Path: # policy.json
@@ -92,7 +92,6 @@ class RunContext:
     def folder(self, config:Config)->Path: return record_folder(self.root, config)
     def work_folder(self, config:Config)->Path: return record_folder(self.work, config)
 
-# %% ../../nbs/runs/72_runners.ipynb #0ca7b836
 def size_of(model:nn.Module, config:Config)->dict:
     "Parameters and multiply-adds of one pass, plain and by HRNet's counter."
     cost = count(model, config.data.input_size)
@@ -142,14 +141,6 @@ def search_run(config:Config, people:RunPeople, context:RunContext)->dict|None: 
                 people_per_s=(s.warmup_steps + s.steps)*s.batch/searcher.seconds, **extension(searcher))
     return dict(metrics=policy_metrics(searcher.policy, s), cost=cost)
 
-# %% ../../nbs/runs/72_runners.ipynb #81c77ec9
-def under_shift(shift:str, model:nn.Module, config:Config, people:RunPeople, device, folder:Path)->dict: # '<metric>/<shift>'
-    "Metrics on the held-out people under an injected shift. people-<shift>.csv is written beside the record."
-    there = replace(people, val=shifted(people.val, shift))
-    metrics, found = measure_val(model, config, there, device)
-    write_rows(folder/people_file(shift), by_person(there.val, found))
-    return {f'{k}/{shift}': v for k, v in without_joints(metrics).items()}
-
 # %% ../../nbs/runs/72_runners.ipynb #68a5d785
 def file_sha(path:Path)->str: # 64 hexadecimal digits
     "SHA-256 of a file's bytes."
@@ -173,11 +164,33 @@ def write_person_tables(config:Config, context:RunContext, val:Pack, found:Predi
     for file, rows in {PEOPLE: by_person(val, found), BREAKDOWN: breakdown_rows(val, found), **more}.items(): write_rows(folder/file, rows)
     return folder
 
-# %% ../../nbs/runs/72_runners.ipynb #b285147a
+def under_shift(shift:str, model:nn.Module, config:Config, people:RunPeople, device, folder:Path)->dict: # '<metric>/<shift>'
+    "Metrics on the held-out people under an injected shift. people-<shift>.csv is written beside the record."
+    there = replace(people, val=shifted(people.val, shift))
+    metrics, found = measure_val(model, config, there, device)
+    write_rows(folder/people_file(shift), by_person(there.val, found))
+    return {f'{k}/{shift}': v for k, v in without_joints(metrics).items()}
+
+# %% ../../nbs/runs/72_runners.ipynb #aa359588
+def initial_weights_file(config:Config, context:RunContext)->Path|None: # .safetensors
+    "File of the initial weights: that of `training.init`, or that of `p2net` on rendered people at the same scale and seed."
+    if config.training.init != 'rendered': return config.training.init and Path(config.training.init)
+    if config.data.source == 'rendered':
+        raise InputError(f"{config.experiment}: it begins from rendered people and goes on with photographs; name their "
+                         "folder with --data")
+    return trained_weights(config, context, 'p2net', DataConfig())
+
+def load_initial_weights(model:nn.Module, config:Config, context:RunContext)->dict: # for the record: {} or {'init': ...}
+    "Load the initial weights of `config` into a new network."
+    if (path := initial_weights_file(config, context)) is None: return {}
+    start = load_matching_weights(model, path)
+    if is_main(): print(f'{config.experiment}: {init_summary(start)}')
+    return dict(init=dict(name=config.training.init, sha256=file_sha(path), **start))
+
 def train_run(config:Config, people:RunPeople, context:RunContext)->dict|None: # parts of the record; None: stopped before the end
     "Train the network under its policy and measure it on the held-out people."
     policy, model = policy_of(config, context.root), make_network(config, len(people.skeleton))
-    init = initialise(model, config, context)
+    init = load_initial_weights(model, config, context)
     trainer = Trainer(config, model, people.train, policy, context.work_folder(config), progress=context.progress)
     trainer.validate = lambda model: without_joints(measure_val(model, config, people, trainer.device, flip=False)[0])
     trainer.resume(context.restart)
@@ -193,22 +206,6 @@ def train_run(config:Config, people:RunPeople, context:RunContext)->dict|None: #
     cost = dict(steps=trainer.step_done, **size_of(model, config), wall_s=trainer.seconds,
                 people_per_s=trainer.step_done*config.training.batch/trainer.seconds, **extension(trainer))
     return dict(metrics=metrics, cost=cost, policy=dict(kind=config.policy, sha256=file_sha(folder/'policy.json')), **init)
-
-# %% ../../nbs/runs/72_runners.ipynb #aa359588
-def initial_weights_file(config:Config, context:RunContext)->Path|None: # .safetensors
-    "File of the initial weights: that of `training.init`, or that of `p2net` on rendered people at the same scale and seed."
-    if config.training.init != 'rendered': return config.training.init and Path(config.training.init)
-    if config.data.source == 'rendered':
-        raise InputError(f"{config.experiment}: it begins from rendered people and goes on with photographs; name their "
-                         "folder with --data")
-    return trained_weights(config, context, 'p2net', DataConfig())
-
-def initialise(model:nn.Module, config:Config, context:RunContext)->dict: # for the record: {} or {'init': ...}
-    "Load the initial weights of `config` into a new network."
-    if (path := initial_weights_file(config, context)) is None: return {}
-    start = load_matching_weights(model, path)
-    if is_main(): print(f'{config.experiment}: {init_summary(start)}')
-    return dict(init=dict(name=config.training.init, sha256=file_sha(path), **start))
 
 # %% ../../nbs/runs/72_runners.ipynb #ab8365c4
 def trivial_run(config:Config, people:RunPeople, context:RunContext)->dict:
@@ -301,7 +298,6 @@ def other_data_run(config:Config, people:RunPeople, context:RunContext)->dict:
     cost = dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start)
     return dict(metrics=measure(val, found) | {f'mean-pose/{k}': v for k, v in baseline.items()}, cost=cost, val=about)
 
-# %% ../../nbs/runs/72_runners.ipynb #d7aa62ec
 RUNNERS = dict(search=search_run, train=train_run, trivial=trivial_run, boxes=boxes_run, recipe_ablation=recipe_ablation_run,
              detected=detected_run, other_data=other_data_run)
 

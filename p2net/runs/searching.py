@@ -21,7 +21,7 @@ from ..network.losses import pose_loss, refined_l2
 from ..errors import InputError
 from ..people.pack import Batches, Pack, halves
 from ..progress import Progress
-from .checkpoints import loading, name_of, read_state, same_run, write_state
+from .checkpoints import loading, run_label, read_state, same_run, write_state
 from .config import Config, SearchConfig
 from .data import base_draws, crop_people, generator, targets
 from .processes import any_rank_out_of_time, is_main, mean_over_ranks, rank_and_count, rank_slice, synchronise_batchnorm
@@ -185,7 +185,7 @@ class SearchRun:
 # %% ../../nbs/runs/60_searching.ipynb #115b0183
 def longer_search_summary(config:Config, extended:dict)->str: # of `same_run`
     "What is printed when a search continues with more steps."
-    return (f"{name_of(config)}: goes on at step {extended['at_step']}, warm-up included, of a search of {extended['from_steps']} steps "
+    return (f"{run_label(config)}: goes on at step {extended['at_step']}, warm-up included, of a search of {extended['from_steps']} steps "
             f"with {config.search.steps}; it ends as if they had been asked for at once")
 
 def warmup_step(run:SearchRun, step:int)->dict: # 'train_loss' before the step
@@ -247,7 +247,7 @@ def policy_metrics(policy:Policy, search:SearchConfig)->dict[str, float]: # 'sha
 def not_finite(run:SearchRun, what:str)->InputError:
     "The error for a loss or gradient that is not finite."
     s = run.config.search
-    return InputError(f'{name_of(run.config)}: {what} at step {run.step_done}, warm-up included',
+    return InputError(f'{run_label(run.config)}: {what} at step {run.step_done}, warm-up included',
                       f'lower search.lr (now {s.lr:g}) or search.policy_lr (now {s.policy_lr:g})')
 
 def search_step(run:SearchRun)->dict:
@@ -279,7 +279,7 @@ class Searcher(SearchRun):
         s, start, before = self.config.search, time.perf_counter(), self.seconds
         total, show = s.warmup_steps + s.steps, self.progress and is_main()
         if not self.rows: self.rows += self.policy.rows(step=0)
-        with Progress(name_of(self.config), total, self.step_done, people=self.batches.people, show=show) as shown:
+        with Progress(run_label(self.config), total, self.step_done, people=self.batches.people, show=show) as shown:
             while self.step_done < min(until or total, total):
                 said = search_step(self)
                 self.seconds = before + time.perf_counter() - start

@@ -17,10 +17,10 @@ from ..people.person import compose, invert
 from .data import generator
 
 # %% auto #0
-__all__ = ['SHIFTS', 'shift_draws', 'shifted']
+__all__ = ['SHIFT_OPERATIONS', 'shift_draws', 'shifted']
 
 # %% ../../nbs/runs/35_shifts.ipynb #ce7cfc76
-SHIFTS = { # operations, range of m of each, sign (0: either)
+SHIFT_OPERATIONS = { # operations, range of m of each, sign (0: either)
     'turned': ((replace(OPERATIONS['rotate'], high=40.),), (0., 1.), 0),
     'tilted': ((replace(OPERATIONS['rotate'], high=20.),), (0., 1.), 0),
     'dark': ((OPERATIONS['brightness'],), (.4/.9, .7/.9), -1),
@@ -28,14 +28,14 @@ SHIFTS = { # operations, range of m of each, sign (0: either)
     'moved': ((replace(OPERATIONS['translate_x'], high=.35), replace(OPERATIONS['translate_y'], high=.35)), (0., 1.), 0),
 }
 
-def shift_draws(shift:str|None, # of SHIFTS; None: people as they are
+def shift_draws(shift:str|None, # of SHIFT_OPERATIONS; None: people as they are
             rows:np.ndarray, # (n,) of a pack
             seed:int,
            )->tuple[Draws, tuple]: # n draws, and the operations that they index
     "Draws of the operations that shift these people."
     n = len(rows)
     if shift is None: return IdentityPolicy().sample(n, torch.Generator()), IdentityPolicy().operations
-    operations, (low, high), sign = SHIFTS[shift]
+    operations, (low, high), sign = SHIFT_OPERATIONS[shift]
     N = len(operations)
     u = torch.stack([torch.rand(2, N, generator=generator(seed, 'shift', int(r))) for r in rows])
     either = 1. - 2.*(u[:, 1] < .5)
@@ -45,7 +45,7 @@ def shift_draws(shift:str|None, # of SHIFTS; None: people as they are
 
 # %% ../../nbs/runs/35_shifts.ipynb #9c46be92
 def shifted(pack:Pack,
-            shift:str|None, # of SHIFTS
+            shift:str|None, # of SHIFT_OPERATIONS
             seed:int=0, # equal for all networks that are compared
             portion:int=64, # people cut at a time
            )->Pack: # canvases (n, H, W, 3), nothing around the crops

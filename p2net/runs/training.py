@@ -22,15 +22,15 @@ from ..network.losses import pose_loss
 from ..network.baselines import pose_network
 from ..people.pack import Batches, Pack
 from ..progress import Progress
-from .checkpoints import loading, name_of, read_progress, same_run, write_progress, writing
+from .checkpoints import loading, run_label, read_progress, same_run, write_progress, writing
 from .config import Config, TrainingConfig
 from .data import base_draws, crop_people, generator, targets
 from .processes import any_rank_out_of_time, mean_over_ranks, rank_slice, synchronise_batchnorm
 
 # %% auto #0
 __all__ = ['TRAINING_STATE', 'learning_rate', 'native_bf16', 'autocast', 'make_network', 'load_network_weights',
-           'TrainingBatches', 'prepared_ahead', 'train_step', 'fingerprints_of', 'last_checkpoint',
-           'remove_checkpoints', 'write_checkpoint', 'more_steps_summary', 'TrainingRun', 'mean_loss', 'Trainer']
+           'TrainingBatches', 'prepared_ahead', 'fingerprints_of', 'last_checkpoint', 'remove_checkpoints',
+           'write_checkpoint', 'more_steps_summary', 'TrainingRun', 'train_step', 'mean_loss', 'Trainer']
 
 # %% ../../nbs/runs/50_training.ipynb #59a9a15c
 def learning_rate(step:int, # optimiser steps done, from 0
@@ -105,24 +105,6 @@ def prepared_ahead(make:Callable, first:int, last:int)->Iterator: # make(first),
             ready = coming.result()
             if step + 1 < last: coming = thread.submit(make, step + 1)
             yield ready
-
-# %% ../../nbs/runs/50_training.ipynb #e6c470b9
-def train_step(run, # TrainingRun
-               x:Tensor, target:Tensor, weight:Tensor, # as `TrainingBatches` makes them
-              )->Tensor: # the loss before the step, detached
-    "One forward and backward pass and one Adam step, IV.A.2."
-    training = run.config.training
-    run.model.train()
-    for group in run.optimizer.param_groups: group['lr'] = learning_rate(run.step_done, training)
-    x, target, weight = (t.to(run.device, non_blocking=True) for t in (x, target, weight))
-    with autocast(training.precision, run.device): outputs = run.model(x)
-    loss = pose_loss(outputs, target, weight, alpha=training.alpha or target.shape[1])
-    run.accelerator.backward(loss)
-    if training.clip: run.accelerator.clip_grad_norm_(run.model.parameters(), training.clip)
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    run.step_done += 1
-    return loss.detach()
 
 # %% ../../nbs/runs/50_training.ipynb #a175a70d
 TRAINING_STATE = dict(step=int, seconds=(int, float), config_hash=str, config=dict, history=list, window=list, resumed=list,
@@ -207,15 +189,33 @@ class TrainingRun:
         self.step_done, self.seconds, self.history = state['step'], state['seconds'], state['history']
         self.window = list(torch.tensor(state['window'], device=self.device))
         self.resumed = state['resumed'] + ([extended] if extended else [])
-        if extended and self.accelerator.is_main_process: print(f'{name_of(self.config)}: {more_steps_summary(extended, self.training)}', flush=True)
+        if extended and self.accelerator.is_main_process: print(f'{run_label(self.config)}: {more_steps_summary(extended, self.training)}', flush=True)
         return True
+
+# %% ../../nbs/runs/50_training.ipynb #e6c470b9
+def train_step(run, # TrainingRun
+               x:Tensor, target:Tensor, weight:Tensor, # as `TrainingBatches` makes them
+              )->Tensor: # the loss before the step, detached
+    "One forward and backward pass and one Adam step, IV.A.2."
+    training = run.config.training
+    run.model.train()
+    for group in run.optimizer.param_groups: group['lr'] = learning_rate(run.step_done, training)
+    x, target, weight = (t.to(run.device, non_blocking=True) for t in (x, target, weight))
+    with autocast(training.precision, run.device): outputs = run.model(x)
+    loss = pose_loss(outputs, target, weight, alpha=training.alpha or target.shape[1])
+    run.accelerator.backward(loss)
+    if training.clip: run.accelerator.clip_grad_norm_(run.model.parameters(), training.clip)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    run.step_done += 1
+    return loss.detach()
 
 # %% ../../nbs/runs/50_training.ipynb #9150f43f
 def mean_loss(window:list[Tensor], config:Config, step:int)->float:
     "Mean of losses over steps and processes. InputError where it is not finite."
     loss = mean_over_ranks(torch.stack(window).mean()).item()
     if not math.isfinite(loss):
-        raise InputError(f"{name_of(config)}: the loss is {loss} at step {step}",
+        raise InputError(f"{run_label(config)}: the loss is {loss} at step {step}",
                          f"lower training.lr (now {config.training.lr:g}) or set training.precision=fp32")
     return loss
 
@@ -248,7 +248,7 @@ class Trainer(TrainingRun):
         "Train from the present step on."
         steps, before, start = self.training.steps, self.seconds, time.perf_counter()
         last, show = min(until or steps, steps), self.progress and self.accelerator.is_main_process
-        with Progress(name_of(self.config), steps, self.step_done, people=self.people, show=show) as shown:
+        with Progress(run_label(self.config), steps, self.step_done, people=self.people, show=show) as shown:
             for batch in prepared_ahead(self.batch, self.step_done, last):
                 self.window.append(self.step(*batch))
                 self.seconds = before + time.perf_counter() - start
