@@ -71,7 +71,7 @@ from p2net.people.skeleton import SKELETONS, Skeleton
 from p2net.runs.config import Config, make_config
 from p2net.runs.data import crop_people, targets
 from p2net.runs.record import environment, make_record, peak_memory_mib, write_record
-from p2net.runs.searching import Searcher
+from p2net.runs.searching import Searcher, bilevel_step
 from p2net.runs.training import Trainer, autocast, make_network
 
 # --- time, in turn ---
@@ -477,12 +477,10 @@ class PlainStep:
         self.optimizer.step()
 
 
-def make_searcher(estimator: str, work: str, compared: float = 1.) -> Searcher:
-    "The search of `tiny` with this estimator and this fraction of the batch compared."
-    config = make_config('tiny', experiment='bench', search=dict(estimator=estimator))
-    searcher = Searcher(config, noise_pack(config), work, progress=False)
-    if estimator == 'paired': searcher.search.estimator.compared = compared
-    return searcher
+def make_searcher(work: str, **search) -> Searcher:
+    "The search of `tiny` with these settings, the validation gradient unprojected."
+    config = make_config('tiny', experiment='bench', search=dict(project=False) | search)
+    return Searcher(config, noise_pack(config), work, progress=False)
 
 
 def held_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -506,12 +504,12 @@ def step_memory(step: Callable, model: nn.Module, optimizer: torch.optim.Optimiz
     return held_bytes(model, optimizer) + peak_bytes(step)
 
 
-def search_speeds(work: str, repeats: int) -> tuple[dict[str, list[float]], dict[str, int]]:
+def search_speeds(work: str, repeats: int, **search) -> tuple[dict[str, list[float]], dict[str, int]]:
     "Seconds of each repeat and bytes: a step of each estimator, of the paired one with half of the batch compared, and a plain one."
-    searchers = {name: make_searcher(name, work) for name in ('paired', 'straight-through')}
-    searchers['paired, half'] = make_searcher('paired', work, .5)
+    variants = {'paired': dict(compared=1.), 'straight-through': dict(estimator='straight-through'), 'paired, half': dict(compared=.5)}
+    searchers = {name: make_searcher(work, **dict(estimator='paired') | variant | search) for name, variant in variants.items()}
     plain = PlainStep(searchers['paired'])
-    tasks = {name: partial(s.turn, 0) for name, s in searchers.items()} | dict(plain=plain)
+    tasks = {name: partial(bilevel_step, s, 0) for name, s in searchers.items()} | dict(plain=plain)
     seconds = time_in_turn(tasks, repeats)
     memory = {'plain': step_memory(plain, plain.model, plain.optimizer)}
     plain.optimizer.state.clear()

@@ -165,6 +165,13 @@ def test_memory_of_a_step_counts_weights_state_and_the_peak():
     assert 4 <= mb < 7, mb                                                        # weights, two moments, a gradient; Adam's temporaries
 
 
+def test_a_search_step_is_timed_and_weighed():
+    "Batches of four: every variant has a time and more memory than the plain step, and less is compared in half of the batch."
+    with TemporaryDirectory() as work: seconds, memory = speed.search_speeds(work, 1, batch=4)
+    assert set(seconds) == set(memory) == {'paired', 'straight-through', 'paired, half', 'plain'} and all(len(v) == 1 for v in seconds.values())
+    assert memory['plain'] < memory['paired, half'] <= memory['paired'] < memory['straight-through']
+
+
 def test_a_training_step_and_the_pass_of_its_backbone():
     "Two people: the step changes the weights, the pass does not, and the backbone is that of the network."
     few = speed.make_config('tiny', experiment='bench', training=dict(batch=2))
