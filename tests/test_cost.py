@@ -37,7 +37,7 @@ def test_readings_of_the_paper(settings, parameters, gmac, gi):
     assert cost_row(cost)['gflop'] == pytest.approx(2*cost.gmac)
 
 
-def test_counting_twice_gives_the_same_and_leaves_nothing():
+def test_counting_twice_gives_equal_costs_and_leaves_no_hooks():
     net = P2Net(18, joints=5, width=16)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     assert count(net, (96, 72)) == count(net, (96, 72))

@@ -31,8 +31,8 @@ def ground_truth(rng, people=30, images=12, unlabelled=.1):
     return dict(images=[dict(id=i) for i in range(images)], annotations=rows, categories=[dict(id=1, name='person')])
 
 
-def findings(truth, rng, missed=.2, invented=6):
-    "Most people with errors of all sizes, some of them twice, and some people who aren't there."
+def random_results(truth, rng, missed=.2, invented=6):
+    "Results for most people with errors of all sizes, some duplicates, and some false positives."
     rows = []
     for a in truth['annotations']:
         if rng.random() < missed: continue
@@ -63,7 +63,7 @@ def slow_oks(found, annotation, sigmas=SIGMAS):
 
 def slow_ap(truth, results, t, sigmas=SIGMAS):
     "AP at one threshold over people of all sizes: greedy matching, 101 recalls."
-    outcome = []                                               # (score, right?) of every finding that counts
+    outcome = []                                               # (score, correct) of every result that counts
     for image in truth['images']:
         people = [a for a in truth['annotations'] if a['image_id'] == image['id']]
         people.sort(key=lambda a: a['num_keypoints'] == 0)     # people to ignore come last
@@ -93,7 +93,7 @@ def slow_ap(truth, results, t, sigmas=SIGMAS):
 def test_a_slow_ap_agrees(seed):
     rng = np.random.default_rng(seed)
     truth = ground_truth(rng)
-    results = findings(truth, rng)
+    results = random_results(truth, rng)
     got = keypoint_ap(truth, results)
     levels = np.linspace(.5, .95, 10)
     slow = [slow_ap(truth, results, t) for t in levels]
@@ -106,7 +106,7 @@ def test_a_slow_ap_agrees(seed):
 def test_sigmas_passed_are_used():
     rng = np.random.default_rng(9)
     truth, other = ground_truth(rng), SIGMAS[::-1]*1.5
-    results = findings(truth, rng)
+    results = random_results(truth, rng)
     assert keypoint_ap(truth, results, other)['AP50'] == pytest.approx(slow_ap(truth, results, .5, other)[0], abs=1e-12)
     assert keypoint_ap(truth, results, other)['AP50'] != keypoint_ap(truth, results)['AP50']
 
@@ -127,7 +127,7 @@ def test_sizes_split_where_coco_splits_them():
     truth = ground_truth(rng, unlabelled=0)
     medium = [a for a in truth['annotations'] if 32**2 <= a['area'] <= 96**2]
     xy = np.array([a['keypoints'] for a in medium]).reshape(-1, 17, 3)[..., :2]
-    # where a joint isn't labelled COCO has 0, 0: the finding's own area must stay medium, so put it on a labelled one
+    # where a joint isn't labelled COCO has 0, 0: the area of the result must stay medium, so put it on a labelled one
     for a, row in zip(medium, xy):
         v = np.array(a['keypoints'][2::3])
         row[v == 0] = row[v > 0][0]
@@ -150,14 +150,14 @@ def test_oks_of_shapes_and_of_a_wrong_area():
 @needs('data/coco-people')
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_real_people_fed_back_earn_one(split):
-    "Their annotation as findings, keypoints and boxes, on ground-truth boxes."
+    "The annotation as results, keypoints and boxes."
     file = COCO_PEOPLE/f'person_keypoints_{split}.json'
     people = [a for a in json.loads(file.read_text())['annotations'] if a['num_keypoints']]
     xyv = np.array([a['keypoints'] for a in people], float).reshape(-1, 17, 3)
     ids = [a['image_id'] for a in people]
     got = keypoint_ap(file, coco_results(ids, xyv[..., :2], xyv[..., 2], np.ones(len(ids))))
     assert [got[k] for k in ('AP', 'AP50', 'AP75', 'AR')] == pytest.approx([1.]*4, abs=1e-12)
-    assert min(got['APM'], got['APL']) > .998                  # COCO's rule lets a medium finding claim a large neighbour
+    assert min(got['APM'], got['APL']) > .998                  # COCO may match a medium result with a large neighbour
     boxes = [a for a in json.loads(file.read_text())['annotations'] if not a['iscrowd']]
     got = box_ap(file, box_results([a['image_id'] for a in boxes], [a['bbox'] for a in boxes], np.ones(len(boxes))))
     assert got == pytest.approx(dict.fromkeys(got, 1.), abs=1e-12)
@@ -186,16 +186,16 @@ def test_a_real_detection_file_has_a_box_ap():
 def test_nothing_is_printed_and_nothing_is_changed(capsys):
     rng = np.random.default_rng(5)
     truth = ground_truth(rng)
-    results = findings(truth, rng)
+    results = random_results(truth, rng)
     before = copy.deepcopy((truth, results))
     keypoint_ap(truth, results); keypoint_ap(truth, [])
     assert (truth, results) == before and capsys.readouterr().out == ''
 
 
-def test_the_order_of_the_findings_and_a_box_beside_them_dont_matter():
+def test_order_of_results_and_an_additional_box_have_no_effect():
     rng = np.random.default_rng(6)
     truth = ground_truth(rng)
-    results = findings(truth, rng)
+    results = random_results(truth, rng)
     got = keypoint_ap(truth, results)
     assert keypoint_ap(truth, results[::-1]) == pytest.approx(got, abs=1e-12)
     assert keypoint_ap(truth, [{**r, 'bbox': [0, 0, 1, 1]} for r in results]) == got
@@ -204,7 +204,7 @@ def test_the_order_of_the_findings_and_a_box_beside_them_dont_matter():
 def test_a_submission_can_be_read_back(tmp_path):
     rng = np.random.default_rng(7)
     truth = ground_truth(rng)
-    results = findings(truth, rng)
+    results = random_results(truth, rng)
     path = write_results(results, tmp_path/'person_keypoints_test-dev2017_p2net_results.json')
     again = json.loads(path.read_text())
     assert [set(r) for r in again] == [{'image_id', 'category_id', 'keypoints', 'score'}]*len(results)
@@ -214,7 +214,7 @@ def test_a_submission_can_be_read_back(tmp_path):
     assert keypoint_ap(tmp_path/'truth.json', again)['AP'] == pytest.approx(keypoint_ap(truth, results)['AP'], abs=.01)
 
 
-def test_nobody_found_is_an_empty_list_and_zero():
+def test_no_results_give_zero():
     none = coco_results([], np.zeros((0, 17, 2)), np.zeros((0, 17)), [])
     got = keypoint_ap(ground_truth(np.random.default_rng(11)), none)
     assert none == [] and got['AP'] == got['AR'] == 0
@@ -223,7 +223,7 @@ def test_nobody_found_is_an_empty_list_and_zero():
 def test_faults_are_one_clear_line(tmp_path):
     rng = np.random.default_rng(8)
     truth = ground_truth(rng)
-    good = findings(truth, rng)
+    good = random_results(truth, rng)
     cases = [(dict(good[0], image_id=99), 'image_id 99'), (dict(good[0], score=float('nan')), 'not finite'),
              (dict(good[0], keypoints=good[0]['keypoints'][:-3]), '48 numbers, expected 51'),
              ({k: v for k, v in good[0].items() if k != 'score'}, "no 'score'")]

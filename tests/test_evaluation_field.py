@@ -15,7 +15,7 @@ from p2net.evaluation.nms import oks_nms
 from p2net.people.person import box_to_frame
 from p2net.people.skeleton import SKELETONS
 
-# what HRNet's COCODataset.evaluate (commit 6f69e46, OKS-NMS at 0.9) said of the findings below: findings left, six metrics
+# what HRNet's COCODataset.evaluate (commit 6f69e46, OKS-NMS at 0.9) gives for the results below: results after NMS, six metrics
 HRNET = {('train', 1): (486, (.404754002, .815341931, .341625268, .413204714, .405878608, .503703704)),
          ('train', 2): (866, (.520876212, .840831317, .526765688, .553873666, .507681711, .676748971)),
          ('val', 1): (141, (.459123534, .842148717, .36812955, .461127162, .472065055, .546808511)),
@@ -38,7 +38,7 @@ def noisy(truth, times, seed=0):
 
 
 @pytest.mark.parametrize('split,times', HRNET)
-def test_hrnet_s_own_evaluation_code_says_the_same_of_the_same_findings(split, times):
+def test_equal_to_hrnets_evaluation_code(split, times):
     truth = json.loads(sample(f'data/coco-people/annotations/person_keypoints_{split}.json').read_text())
     results, frames = noisy(truth, times)
     left = oks_nms(results, frames)

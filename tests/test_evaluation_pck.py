@@ -54,7 +54,7 @@ def test_the_index_trap(mpii):
 
 @needs_mpii
 def test_every_number_computed_when_the_predictions_were_packed(mpii):
-    "Five models, two offsets, two thresholds, four means and seven columns, by somebody else's code."
+    "Five models, two offsets, two thresholds, four means and seven columns, against published code."
     true, labelled, head, predictions = mpii
     names = dict(Mean_weighted='', Mean_plain14='/mean-of-joints', Mean_7groups='/mean-of-columns', **{c.title(): f'/{c}' for c in COLUMNS})
     for key, numbers in json.loads((MPII/'reference_preds'/'pckh_computed.json').read_text()).items():
@@ -163,8 +163,8 @@ def test_mean_pose_by_loops_on_tall_frames():
     assert placed[7, 2] == pytest.approx(center[7] + size[7]*pose[2], abs=1e-12) and (placed[:, 4] == center).all()
 
 
-def test_the_mean_pose_is_a_floor_for_people_who_all_stand_alike():
-    "Perfect where everybody has the same pose, whatever size and place."
+def test_mean_pose_is_exact_for_equal_poses():
+    "PCK is 1 if all people have the same pose, at any size and position."
     rng, sk = np.random.default_rng(7), SKELETONS['lsp14']
     shape = rng.uniform(-.4, .4, (14, 2))
     center, size = rng.uniform(100, 300, (20, 2)), rng.uniform(50, 100, (20, 1))*np.array([3., 4.])

@@ -50,7 +50,7 @@ def test_hrnet_has_no_unused_layer():
 
 # ---- the config
 
-def test_the_config_knows_every_architecture_and_its_settings():
+def test_config_has_every_architecture_and_its_settings():
     assert set(inspect.get_annotations(NetworkConfig, eval_str=True)['architecture'].__args__) == set(ARCHITECTURES)
     assert set(HAS) == set(ARCHITECTURES) - {'p2net'}
     for name, settings in HAS.items():

@@ -57,7 +57,6 @@ def box_results(image_ids:Sequence[int], # (n,)
     return [dict(image_id=int(i), category_id=category_id, bbox=[float(b) for b in row], score=float(s))
             for i, row, s in zip(image_ids, bbox, scores, strict=True)]
 
-# %% ../../nbs/evaluation/20_average_precision.ipynb #fb9ac121
 def write_results(results:list[dict], # from `coco_results`
                   path, # .json; COCO's server expects person_keypoints_test-dev2017_<name>_results.json
                   digits:int=3, # of the coordinates and scores
@@ -92,7 +91,6 @@ def describe_fault(r, images:dict|None, field:str, length:int, category)->str|No
     except (TypeError, ValueError, OverflowError): return f': {field} or score holds something that is no number'
     return None if finite else f': {field} or score is not finite'
 
-# %% ../../nbs/evaluation/20_average_precision.ipynb #c4346d13
 def check_results(results:Sequence[dict]|str|Path, # or a JSON file for COCO's server
                   truth:Annotations|None=None, # whose images are allowed, by our ids or the file's; None: any image
                   field:str='keypoints', # or 'bbox'

@@ -42,7 +42,6 @@ def load_mpii_test(path:str|Path, # the annotation file, mpii_human_pose_v1_u12_
                                  person_id=100*(i + 1) + j + 1))
     return people
 
-# %% ../../nbs/evaluation/55_mpii_server.ipynb #6b54aff3
 def struct_array(rows:list[dict], # with equal keys
                 )->np.ndarray: # (1, n); (0, 0) if empty, as in MATLAB
     "A MATLAB structure array."

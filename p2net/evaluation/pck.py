@@ -29,7 +29,6 @@ def normalised_error(joints:np.ndarray, # (n, J, 2) predicted joints
     distance = np.hypot(*np.moveaxis(joints - true, -1, 0))
     return np.divide(distance, norm[:, None], out=np.full(counts.shape, np.nan), where=counts)
 
-# %% ../../nbs/evaluation/30_pck.ipynb #f7b6f151
 def pck_by_joint(error:np.ndarray, # (n, J) from `normalised_error`
                  threshold:float, # in units of length
                 )->np.ndarray: # (J,) fraction of correct joints; nan where none counts

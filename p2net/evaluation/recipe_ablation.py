@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .decoding import decode, filter_sigma, unmirror
+from .decoding import decode_heatmaps, filter_sigma, unmirror
 
 # %% auto #0
 __all__ = ['RECIPE_STEPS', 'RecipeStep', 'measure_time', 'decode_steps']
@@ -25,7 +25,7 @@ class RecipeStep:
     description: str            # for tables and figures
     flip: bool = True           # average with the maps of the mirrored image
     smooth: bool = True         # Gaussian filter
-    method: str = 'text'        # of `decode`
+    method: str = 'text'        # of `decode_heatmaps`
     nms: bool = False           # OKS-NMS afterwards
 
 RECIPE_STEPS = (RecipeStep('argmax', 'highest pixel', flip=False, smooth=False, method='argmax'),
@@ -66,7 +66,7 @@ def decode_steps(straight:Tensor, # (B, J, h, w) heatmaps of the images
     mean, averaging = measure_time(lambda: (straight + unmirror(mirrored, flip_perm))/2, straight.device, clock, repeats)
     for step in RECIPE_STEPS:
         maps, before = (mean, sum(passes) + averaging) if step.flip else (straight, passes[0])
-        do = lambda: decode(maps, step.method, blur if step.smooth else 0.)
+        do = lambda: decode_heatmaps(maps, step.method, blur if step.smooth else 0.)
         found[step.name], own = measure_time(do, straight.device, clock, repeats)
         seconds[step.name] = before + own
     return found, seconds

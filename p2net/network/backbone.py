@@ -125,7 +125,6 @@ def imagenet_tensors(depth:int)->dict:
                          f"without a network name a file, network.weights=resnet{depth}.safetensors, or begin at random, "
                          "network.weights=null", field='network.weights:') from None
 
-# %% ../../nbs/network/10_backbone.ipynb #df7c267c
 def load_weights(backbone:ResNetPyramid, # overwritten
                  weights:str|Path, # 'imagenet' or a .safetensors file
                 )->None:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HRNETS', 'ARCHITECTURES', 'check_input', 'crop_to', 'point_predictor', 'upsampling_block', 'SimpleBaseline',
-           'Exchange', 'keep_finest', 'timm_backbone', 'load_backbone', 'HRNet', 'CPN', 'pose_network']
+           'timm_backbone', 'load_backbone', 'Exchange', 'keep_finest', 'HRNet', 'CPN', 'pose_network']
 
 # %% ../../nbs/network/60_baselines.ipynb #be2253ec
 from functools import partial
@@ -64,25 +64,6 @@ class SimpleBaseline(nn.Module):
         maps = self.predictor(self.head(self.backbone(x)[3]))
         return Heatmaps([], crop_to(maps, (x.shape[2]//4, x.shape[3]//4)))
 
-# %% ../../nbs/network/60_baselines.ipynb #79b5d6bf
-class Exchange(nn.Module):
-    "timm's block of parallel resolutions, for maps of any size."
-    def __init__(self, block:nn.Module): # its `HighResolutionModule`, whose layers are used
-        super().__init__()
-        self.branches, self.fuse_layers, self.fuse_act = block.branches, block.fuse_layers, block.fuse_act
-
-    def forward(self, maps:list[Tensor])->list[Tensor]: # finest first
-        maps = [branch(m) for branch, m in zip(self.branches, maps)]
-        return [self.fuse_act(sum(crop_to(layer(m), own.shape[2:]) for layer, m in zip(row, maps)))
-                for row, own in zip(self.fuse_layers, maps)]
-
-def keep_finest(backbone:nn.Module)->nn.Module: # changed in place and returned
-    "Replace timm's blocks by `Exchange`; the last one computes the finest map only."
-    for stage in (backbone.stage2, backbone.stage3, backbone.stage4):
-        for i, block in enumerate(stage): stage[i] = Exchange(block)
-    stage[-1].fuse_layers = stage[-1].fuse_layers[:1]
-    return backbone
-
 # %% ../../nbs/network/60_baselines.ipynb #d8b9afd9
 HRNETS = ('hrnet-w18-small-v2', 'hrnet-w32', 'hrnet-w48')
 
@@ -109,6 +90,24 @@ def load_backbone(backbone:nn.Module, path:str|Path)->None:
         if found[name].shape != value.shape:
             raise InputError(f"{path}: {name} is {tuple(found[name].shape)}, this HRNet needs {tuple(value.shape)}")
     backbone.load_state_dict({k: found[k] for k in own}, strict=False)
+
+class Exchange(nn.Module):
+    "timm's block of parallel resolutions, for maps of any size."
+    def __init__(self, block:nn.Module): # its `HighResolutionModule`, whose layers are used
+        super().__init__()
+        self.branches, self.fuse_layers, self.fuse_act = block.branches, block.fuse_layers, block.fuse_act
+
+    def forward(self, maps:list[Tensor])->list[Tensor]: # finest first
+        maps = [branch(m) for branch, m in zip(self.branches, maps)]
+        return [self.fuse_act(sum(crop_to(layer(m), own.shape[2:]) for layer, m in zip(row, maps)))
+                for row, own in zip(self.fuse_layers, maps)]
+
+def keep_finest(backbone:nn.Module)->nn.Module: # changed in place and returned
+    "Replace timm's blocks by `Exchange`; the last one computes the finest map only."
+    for stage in (backbone.stage2, backbone.stage3, backbone.stage4):
+        for i, block in enumerate(stage): stage[i] = Exchange(block)
+    stage[-1].fuse_layers = stage[-1].fuse_layers[:1]
+    return backbone
 
 # %% ../../nbs/network/60_baselines.ipynb #81d8a4f5
 class HRNet(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbone import ResNetPyramid
-from .fusion import ParallelFusion, ProgressiveFusion, conv_bn, initialise, resize
+from .fusion import ParallelFusion, ProgressiveFusion, conv_bn, initialise_weights, resize
 from .refinement import AttentionModule, DilatedBottleneck
 
 # %% ../../nbs/network/40_p2net.ipynb #e7982382
@@ -28,7 +28,7 @@ def predictor(width:int, # channels D
               std:float|None=.001, # of its initial weights; None: He's (C-84)
              )->nn.Conv2d:
     "3x3 convolution from a feature to heatmaps, which starts with maps close to zero (C-81)."
-    conv = initialise(nn.Conv2d(width, joints, 3, padding=1))
+    conv = initialise_weights(nn.Conv2d(width, joints, 3, padding=1))
     if std is None: nn.init.kaiming_normal_(conv.weight, mode='fan_in', nonlinearity='relu')
     else: nn.init.normal_(conv.weight, std=std)
     return conv

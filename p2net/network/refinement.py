@@ -9,7 +9,7 @@ __all__ = ['DilatedBottleneck', 'AttentionModule']
 import torch
 from torch import Tensor, nn
 
-from .fusion import conv_bn, initialise
+from .fusion import conv_bn, initialise_weights
 
 # %% ../../nbs/network/30_refinement.ipynb #1e42cb54
 class DilatedBottleneck(nn.Module):
@@ -42,7 +42,7 @@ class AttentionModule(nn.Module):
         if not 1 <= reduction <= c:
             raise ValueError(f"reduction must lie between 1 and the {c} channels, got {reduction}")
         squeeze = [nn.Conv2d(c, c//reduction, 1), nn.ReLU(inplace=True)] if reduction > 1 else []
-        self.to_weight = initialise(nn.Sequential(*squeeze, nn.Conv2d(c//reduction, c, 1)))
+        self.to_weight = initialise_weights(nn.Sequential(*squeeze, nn.Conv2d(c//reduction, c, 1)))
         self.control = control
 
     def weight(self, x:Tensor)->Tensor: # (B, C, h, w) -> (B, C, 1, 1), in (0, 1)

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ..da2.controls import IdentityPolicy
 from ..evaluation.average_precision import box_ap, box_results, coco_results, keypoint_ap, match_results, oks, write_results
-from ..evaluation.decoding import decode, filter_sigma, flip_average, heatmaps_of, person_score
+from ..evaluation.decoding import decode_heatmaps, filter_sigma, flip_average, heatmaps_of, person_score
 from ..evaluation.pck import counted_joints, pck_table, pckh_table, normalised_error, torso_size
 from ..evaluation.error_types import breakdown, error_kinds
 from ..evaluation.recipe_ablation import RECIPE_STEPS, decode_steps, measure_time
@@ -86,7 +86,7 @@ def predict(model:nn.Module, # x (B, 3, H, W) -> heatmaps or Heatmaps
     for x in crops(pack, evaluation.batch, device, progress):
         maps = flip_average(model, x, perm) if evaluation.flip else heatmaps_of(model(x))
         blur = filter_sigma(sigma, maps.shape[-2]) if evaluation.smooth else 0.
-        for out, part in zip((crop, scores), decode(maps, evaluation.method, blur)): out.append(part.cpu().numpy())
+        for out, part in zip((crop, scores), decode_heatmaps(maps, evaluation.method, blur)): out.append(part.cpu().numpy())
     model.train(was_training)
     crop = np.concatenate(crop)
     return Predictions(to_image(pack, crop), np.concatenate(scores), crop)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..files import replacing
-from ..evaluation.decoding import decode, filter_sigma, flip_average, heatmaps_of
+from ..evaluation.decoding import decode_heatmaps, filter_sigma, flip_average, heatmaps_of
 from ..people.heatmaps import default_sigma
 from .predict import PoseEstimator
 from ..runs.config import EvaluationConfig
@@ -49,7 +49,7 @@ class ExportedNetwork(nn.Module):
 
     def forward(self, x:Tensor)->tuple[Tensor, Tensor, Tensor]: # (B, 3, H, W) -> (B, J, h, w), (B, J, 2) crop pixels, (B, J)
         maps = flip_average(self.model, x, self.perm) if self.recipe.flip else heatmaps_of(self.model(x))
-        return maps, *decode(maps, self.recipe.method, self.blur)
+        return maps, *decode_heatmaps(maps, self.recipe.method, self.blur)
 
 @contextlib.contextmanager
 def onnx_replacements(opset:int):
