@@ -3,6 +3,7 @@
     python tests/notebooks.py run  [NOTEBOOK ...]   execute, store the outputs, clean
     python tests/notebooks.py check [NOTEBOOK ...]  execute, compare the text of the outputs with the stored one: words exactly, numbers up to rounding
     python tests/notebooks.py readme                write README.md from nbs/index.ipynb
+    python tests/notebooks.py links [NOTEBOOK ...]  make every id of a choice (C-30) or finding (E-02) in the prose a link to its register
 
 `nbdev_test` never writes a notebook and `jupyter nbconvert --execute` runs cells marked `eval: false`, so this is the one
 way by which outputs get into the repository.
@@ -180,11 +181,33 @@ def readme():
     return re.sub(r'(\]\(|src=")([^)"]+)', outside, text)
 
 
+REGISTERS = {'C': 'appendix/80_choices', 'E': 'appendix/85_findings'}
+
+
+def with_links(text, path):
+    "Prose in which each id of a choice or finding links to its row."
+    def link(match): return f"[{match[1]}]({os.path.relpath(NBS/REGISTERS[match[1][0]], path.parent).replace(os.sep, '/')}.ipynb#{match[1].lower()})"
+    text = re.sub(r'`([CE]-\d{2,3})`', r'\1', text)
+    parts = re.split(r'(`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\[[^\]]*\]\([^)]*\))', text, flags=re.S)
+    return ''.join(part if i % 2 else re.sub(r'(?<![\w\[-])([CE]-\d{2,3})(?![\w-])', link, part) for i, part in enumerate(parts))
+
+
+def links(path):
+    "Write the links of one notebook."
+    if path.stem in ('80_choices', '85_findings'): return
+    book = json.loads(path.read_text(encoding='utf-8'))
+    for c in book['cells']:
+        if c['cell_type'] == 'markdown': c['source'] = with_links(''.join(c['source']), path).splitlines(True)
+    text = json.dumps(book, indent=1, ensure_ascii=False) + '\n'
+    if text != path.read_text(encoding='utf-8'): path.write_text(text, encoding='utf-8')
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('command', choices=['run', 'check', 'readme'])
+    parser.add_argument('command', choices=['run', 'check', 'readme', 'links'])
     parser.add_argument('notebook', nargs='*')
     args = parser.parse_args()
+    if args.command == 'links': return [links(path) for path in notebooks(args.notebook)] and None
     if args.command == 'readme': return (ROOT/'README.md').write_text(readme(), encoding='utf-8')
     bad = [said for path in notebooks(args.notebook) if (said := run(path) if args.command == 'run' else complaint(path))]
     if bad: sys.exit('\n'.join(bad))
