@@ -160,8 +160,8 @@ def render(world:World, camera:Camera, light:dict, scale:float=1.25, # rays per 
     d, t = d[hit], r['tfar'][hit]
     flat = unit_rows(r['Ng'][hit]); flat *= -np.sign(row_dot(flat, d))[:,None]
     albedo, n = paint_hits(world, prim[hit], np.stack([r['u'][hit], r['v'][hit]], 1), flat)
-    n *= np.where(row_dot(n, flat) < 0, np.float32(-1), np.float32(1))[:,None] # hair and skirts are seen from both sides
-    n = unit_rows(n); n = unit_rows(n - (np.maximum(row_dot(n, d), 0)/row_dot(d, d))[:,None]*d) # no normal points away from the camera
+    n *= np.where(row_dot(n, flat) < 0, np.float32(-1), np.float32(1))[:,None] # hair has two sides
+    n = unit_rows(n); n = unit_rows(n - (np.maximum(row_dot(n, d), 0)/row_dot(d, d))[:,None]*d) # visible
     colour = shade(world, camera.position.astype(np.float32) + d*t[:,None], n, flat, d, albedo, light, hit, grid)
     if light['haze']: colour += (light['horizon'] - colour)*(1 - np.exp(-light['haze']*t))[:,None]
     picture[hit] = colour

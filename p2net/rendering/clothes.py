@@ -193,7 +193,7 @@ def _sample_rest(rng, o, style):
     o['shift'] = float(rng.random())
 
 # %% ../../nbs/rendering/40_clothes.ipynb #446a9020
-def sample_outfit(rng, gender:float, age:float, # phenotype, 0..1 each: `gender` above .5 is female; `age` from child to old
+def sample_outfit(rng, gender:float, age:float, # of the phenotype; `gender` above .5 is female
                )->dict:
     "A random outfit, with the colours of skin and hair."
     u, female = rng.uniform, gender > .5

@@ -9,7 +9,8 @@ __all__ = ['GROUNDS', 'WALLS', 'MORTAR', 'FACADES', 'UNDERFOOT', 'sample_ground'
 # %% ../../nbs/rendering/80_places.ipynb #e9b17bee
 import numpy as np
 from .poses import pick
-from .scenes import CLOTHS, METALS, MIXED_COLOURS, WOODS, car, sample_foliage, sample_shade, sample_material, tree, local_to_world
+from .scenes import (CLOTHS, METALS, MIXED_COLOURS, WOODS, car, local_to_world, sample_foliage,
+                                    sample_material, sample_shade, tree)
 from .surfaces import box, crowd_painter, ground_plane, to_linear, surface_painter
 
 # %% ../../nbs/rendering/80_places.ipynb #c8fd8137
@@ -30,7 +31,8 @@ def sample_ground(rng, kind:str): # of GROUNDS
     if kind not in GROUNDS: raise ValueError(f"sample_ground: unknown kind {kind!r}; known are {', '.join(GROUNDS)}")
     pattern, colours, others, scale = GROUNDS[kind]
     a = sample_shade(rng, colours)*.85
-    b = a*.45 if kind == 'wood' else .5*a + .5*sample_shade(rng, others)*.85 if pattern == 'blotch' else sample_shade(rng, others)*.85
+    b = a*.45 if kind == 'wood' else sample_shade(rng, others)*.85
+    if pattern == 'blotch': b = .5*a + .5*b
     return ground_plane(surface_painter(pattern, a, b, scale*rng.uniform(.8, 1.25), rng.random(), .12))
 
 # %% ../../nbs/rendering/80_places.ipynb #7a85a9e4
@@ -45,11 +47,13 @@ def sample_wall_object(rng, at, x, back, yaw)->list:
     if kind == 'picture':
         w, h = u(.3,1.2), u(.3,.9); z = u(1.,1.6)
         frame = box((w, .04, h), at(x, back - .07, z), yaw, sample_material(rng, 'wood'))
-        image = surface_painter('blotch', sample_shade(rng, MIXED_COLOURS), sample_shade(rng, MIXED_COLOURS), u(.1,.3), rng.random(), .3)
+        a, b = (sample_shade(rng, MIXED_COLOURS) for _ in range(2))
+        image = surface_painter('blotch', a, b, u(.1,.3), rng.random(), .3)
         return [frame, box((w*.88, .05, h*.88), at(x, back - .08, z + h*.06), yaw, image)]
     if kind == 'window':
         w, h = u(.7,1.6), u(.8,1.3)
-        frame = box((w, .06, h), at(x, back - .06, .9), yaw, surface_painter('plain', to_linear('#eeeeea'), to_linear('#ffffff')))
+        paint = surface_painter('plain', to_linear('#eeeeea'), to_linear('#ffffff'))
+        frame = box((w, .06, h), at(x, back - .06, .9), yaw, paint)
         outside = surface_painter('blotch', to_linear('#c9dcea')*1.3, to_linear('#9fb8a0'), 3., rng.random(), .1)
         return [frame, box((w - .1, .06, h - .1), at(x, back - .08, .95), yaw, outside)]
     if kind == 'door':
@@ -61,7 +65,8 @@ def sample_wall_object(rng, at, x, back, yaw)->list:
         return [box(size, at(x, back - .2), yaw, books)]
     if kind == 'curtain':
         a = sample_shade(rng, CLOTHS)
-        return [box((u(.6,1.4), .08, 2.5), at(x, back - .1, .1), yaw, surface_painter('stripes', a, a*.6, .12, rng.random()))]
+        size = u(.6,1.4), .08, 2.5
+        return [box(size, at(x, back - .1, .1), yaw, surface_painter('stripes', a, a*.6, .12, rng.random()))]
     counter = box((u(1.2,2.6), .6, .85), at(x, back - .35), yaw, sample_material(rng, pick(rng, {'wood':50,'paint':50})))
     return [counter, box((2., .35, .6), at(x, back - .2, 1.45), yaw, sample_material(rng, 'wood'))]
 
@@ -120,7 +125,8 @@ def _spectators(rng, k:int)->list:
 
 def _sea(rng)->list:
     middle = np.array([0, 38 + rng.uniform(0, 6), 0.])
-    return [box((120, 60, .02), middle, 0., surface_painter('water', to_linear('#3f7f9a'), to_linear('#8fb8c6'), 1., rng.random()))]
+    water = surface_painter('water', to_linear('#3f7f9a'), to_linear('#8fb8c6'), 1., rng.random())
+    return [box((120, 60, .02), middle, 0., water)]
 
 # %% ../../nbs/rendering/80_places.ipynb #cda8c7c2
 UNDERFOOT = {'street': {'asphalt':40,'paving':40,'cobble':20}, 'park': {'grass':65,'dirt':15,'paving':12,'snow':8},
@@ -177,4 +183,5 @@ def sample_outdoor_light(rng)->dict:
 # %% ../../nbs/rendering/80_places.ipynb #65fa9aeb
 def sample_background(rng)->tuple: # list of Part, light
     "A random background and its light; the camera stands in the south (-y) and looks to the north."
-    return (sample_room(rng), sample_indoor_light(rng)) if rng.random()<.32 else (sample_outdoors(rng), sample_outdoor_light(rng))
+    if rng.random() < .32: return sample_room(rng), sample_indoor_light(rng)
+    return sample_outdoors(rng), sample_outdoor_light(rng)

@@ -168,7 +168,8 @@ def lunge_pose(rng)->dict:
 def sit_pose(rng)->dict:
     n, u = rng.normal, rng.uniform
     p = sample_torso(rng, 4) | sample_arms(rng) | dict(pitch=u(-14, 8))
-    p |= each_side(lambda: dict(hip_flex=88 + p['pitch'] + n(0, 4), knee=u(65, 105), hip_abduction=u(0, 16), hip_twist=n(0, 7)))
+    p |= each_side(lambda: dict(hip_flex=88 + p['pitch'] + n(0, 4), knee=u(65, 105),
+                                hip_abduction=u(0, 16), hip_twist=n(0, 7)))
     return flatten_soles(p)
 
 def kneel_pose(rng)->dict: # on both knees, or on one

@@ -226,7 +226,8 @@ def _low_obstacle(rng, camera:Camera, kind:str, m, top:float, width:float)->list
     return [box((width*rng.uniform(.35,1.2)+.05, .25, top), m, yaw+rng.normal(0,.2), paint)]
 
 # %% ../../nbs/rendering/90_render.ipynb #ddc53be7
-def joint_visibility(world:World, camera:Camera, studio:Studio, actor:Actor)->np.ndarray: # (21,) 0 absent, 1 occluded, 2 visible
+def joint_visibility(world:World, camera:Camera, studio:Studio, actor:Actor,
+                    )->np.ndarray: # (21,) 0 absent, 1 occluded, 2 visible
     "Visibility of the joints in COCO's convention, from rays to the vertices of their rings."
     H, W = camera.size
     in_picture = lambda xy, depth: (depth>.05)&(xy[:,0]>=-.5)&(xy[:,0]<=W-.5)&(xy[:,1]>=-.5)&(xy[:,1]<=H-.5)

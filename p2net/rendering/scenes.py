@@ -129,7 +129,8 @@ def car(rng, at, yaw)->list: # (2,) on the ground
 # %% ../../nbs/rendering/70_scenes.ipynb #0c1a0863
 def _box(rng, m, yaw, u): return [box((u(.25,.8), u(.25,.8), u(.15,.8)), m, yaw, sample_material(rng))]
 def _cabinet(rng, m, yaw, u):
-    return [box((u(.4,1.2), u(.35,.5), u(.5,1.9)), m, yaw, sample_material(rng, pick(rng, {'wood':60,'paint':20,'metal':20})))]
+    paint = lambda: sample_material(rng, pick(rng, {'wood':60,'paint':20,'metal':20}))
+    return [box((u(.4,1.2), u(.35,.5), u(.5,1.9)), m, yaw, paint())]
 def _post(rng, m, yaw, u):
     return [cylinder(u(.03,.09), u(.03,.07), u(.9,3.4), m, sample_material(rng, pick(rng, {'wood':40,'metal':60})))]
 def _cone(rng, m, yaw, u):
@@ -148,18 +149,21 @@ def _bush(rng, m, yaw, u): return bush(rng, m, u(.25,.6))
 def _bin(rng, m, yaw, u): r = u(.15,.28); return [cylinder(r*.9, r, u(.4,.95), m, sample_material(rng, 'metal'))]
 def _plant(rng, m, yaw, u):
     r = u(.15,.22)
-    crown = lambda: blob((r*1.4, r*1.4, r*2.2), m + [u(-.1,.1), u(-.1,.1), .35 + r*1.7], .45, rng.random(), sample_foliage(rng))
+    crown = lambda: blob((r*1.4, r*1.4, r*2.2), m + [u(-.1,.1), u(-.1,.1), .35 + r*1.7], .45, rng.random(),
+                         sample_foliage(rng))
     return [cylinder(r*.8, r, .35, m, sample_material(rng, 'stone')), crown(), crown()]
 def _lamp(rng, m, yaw, u):
     pole = cylinder(.015, .015, 1.4, m, sample_material(rng, 'metal'))
-    return [pole, cylinder(.2, .12, .28, m + [0, 0, 1.35], surface_painter('plain', to_linear('#f2e6c8')*1.5, to_linear('#ffffff')))]
+    shade = surface_painter('plain', to_linear('#f2e6c8')*1.5, to_linear('#ffffff'))
+    return [pole, cylinder(.2, .12, .28, m + [0, 0, 1.35], shade)]
 def _sign(rng, m, yaw, u):
     pole = cylinder(.03, .03, 2.1, m, sample_material(rng, 'metal'))
     return [pole, box((.5, .03, .5), m + [0, 0, 1.6], yaw, sample_material(rng, 'paint'))]
 def _bench(rng, m, yaw, u): return chair(m, .45, yaw, sample_material(rng, 'wood'), rng.random() < .6, u(1.2,1.8))
 def _sofa(rng, m, yaw, u): return sofa(m, yaw, sample_material(rng, 'cloth'), u(.9,2.))
 def _table(rng, m, yaw, u):
-    return table(m, (u(.6,1.5), u(.5,.9), u(.45,.8)), yaw, sample_material(rng, pick(rng, {'wood':70,'metal':15,'paint':15})))
+    size = u(.6,1.5), u(.5,.9), u(.45,.8)
+    return table(m, size, yaw, sample_material(rng, pick(rng, {'wood':70,'metal':15,'paint':15})))
 def _chair(rng, m, yaw, u): return chair(m, .45, yaw, sample_material(rng, pick(rng, {'wood':60,'metal':20,'paint':20})))
 
 INSIDE = {_box:14, _table:14, _chair:18, _ball:4, _bin:8, _plant:14, _lamp:8, _sofa:8, _cabinet:12} # with weights
