@@ -137,14 +137,14 @@ def test_functional_call_for_the_search(name):
 
 
 @pytest.mark.parametrize('name', SMALL)
-def test_weights_travel_through_a_file(name, tmp_path):
+def test_weights_are_equal_after_saving_and_loading(name, tmp_path):
     from safetensors.torch import save_file
-    from p2net.runs.training import load_weights
+    from p2net.runs.training import load_network_weights
     net, other = small(name), small(name, seed=1)
     save_file({k: v.contiguous() for k, v in net.state_dict().items()}, tmp_path/'model.safetensors')
-    load_weights(other, tmp_path/'model.safetensors')
+    load_network_weights(other, tmp_path/'model.safetensors')
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), other.state_dict().values()))
-    with pytest.raises(ValueError, match='trained with other network settings'): load_weights(P2Net(18, 5, 24), tmp_path/'model.safetensors')
+    with pytest.raises(ValueError, match='trained with other network settings'): load_network_weights(P2Net(18, 5, 24), tmp_path/'model.safetensors')
 
 
 # ---- timm
