@@ -26,7 +26,6 @@ def results_folder(start:str|Path='.', # where to begin, going up
         if (folder/'paper_results'/'claims').is_dir(): return folder/'paper_results'
     raise InputError(f'not found in {start} or above', 'run from a checkout of the repository', 'paper_results/claims')
 
-# %% ../../nbs/report/10_claims.ipynb #23c1e05d
 def records_folder()->Path:
     "Where records are read: `$P2NET_RECORDS`, else the repository's `paper_results/runs`."
     return results_folder().parent/(os.environ.get('P2NET_RECORDS') or 'paper_results/runs')
@@ -42,7 +41,7 @@ TABLES = { # number: (what it compares, the page it is printed on)
 }
 COLUMNS = ['row', 'column', 'value', 'note']
 
-# %% ../../nbs/report/10_claims.ipynb #a084684c
+# %% ../../nbs/report/10_claims.ipynb #fa83c11b
 def load_claims(table:int|str, # 1 to 6, or 'text', 'elsewhere', 'baselines' or 'lsp'
                 folder:str|Path|None=None, # of the CSV files; None: the repository's
                )->pd.DataFrame: # row, column, value, note: text, '' where empty
@@ -64,7 +63,6 @@ def read_cells(path:Path, **options)->pd.DataFrame: # text, '' where empty
         if row and len(row) != len(rows[0]): raise InputError(f'has {len(row)} cells for {len(rows[0])} columns', None, path, f'row {i}')
     return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, **options)
 
-# %% ../../nbs/report/10_claims.ipynb #fa83c11b
 def check_claims(claims:pd.DataFrame, # row, column, value, note
                  name:str, # of the file, for the message
                  full:bool=True, # whether every row must have every column
@@ -81,14 +79,13 @@ def check_claims(claims:pd.DataFrame, # row, column, value, note
         raise InputError(f"{name}: {len(claims)} cells for {rows} rows and {columns} columns; a lost cell keeps its "
                          "line, with a note")
 
-# %% ../../nbs/report/10_claims.ipynb #8250bbee
+# %% ../../nbs/report/10_claims.ipynb #aa775676
 def wide(claims:pd.DataFrame, # of `load_claims`
         )->pd.DataFrame: # one row a printed row, one column a printed column
     "The cells in the printed order of rows and columns."
     return (claims.pivot(index='row', columns='column', values='value')
             .reindex(index=claims.row.unique(), columns=claims.column.unique()).rename_axis(index=None, columns=None))
 
-# %% ../../nbs/report/10_claims.ipynb #aa775676
 def number(text:str, # a printed cell
           )->float: # NaN where it holds no number
     "The number in a cell: '77.3', '42.5M' (in millions), '3.6e6', '5,000', '57K' (in thousands)."
