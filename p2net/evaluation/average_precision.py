@@ -100,7 +100,7 @@ def check_results(results:Sequence[dict]|str|Path, # or a JSON file for COCO's s
     "Results that COCO's server and pycocotools accept. InputError that names the first fault."
     where = ''
     if isinstance(results, (str, Path)): where, results = f"{results}: ", read_json(results)
-    if not isinstance(results, Sequence): raise InputError(f"{where}results are a list with a dictionary for each found person")
+    if not isinstance(results, Sequence): raise InputError(f"{where}expected a list with one dictionary for each detected person")
     images = None if truth is None else {id_key(image['file_id']): i for i, image in truth.images.items()} | {i: i for i in truth.images}
     for n, r in enumerate(results):
         if fault := describe_fault(r, images, field, length, category): raise InputError(f"{where}result {n}{fault}")

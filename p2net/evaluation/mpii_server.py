@@ -82,7 +82,7 @@ def write_mpii(path:str|Path, # pred_keypoints_mpii.mat
         name = struct_field(single_struct(images[i], 'image', row), 'name')
         pred.append(dict(image=dict(name='' if name is None else name), annorect=struct_array(rows)))
     if found:
-        raise InputError('is none of the test people', 'write people of load_mpii_test', annotation, f'person {min(found)}')
+        raise InputError("is not a person of MPII's test set", 'use the people that load_mpii_test gives', annotation, f'person {min(found)}')
     file = io.BytesIO()
     savemat(file, dict(pred=struct_array(pred)), do_compression=True)
     with replacing(path) as new: new.write_bytes(file.getvalue())

@@ -68,12 +68,12 @@ def read_tensors(path:str|Path)->dict[str, Tensor]:
     from safetensors.torch import load_file
     path = Path(path)
     if path.suffix != '.safetensors':
-        raise InputError("is no .safetensors file", "name one, or 'imagenet'", path)
+        raise InputError('is not a .safetensors file', "`p2net train` writes model.safetensors (network.weights also takes 'imagenet')", path)
     if path.is_dir(): raise InputError('this is a folder, not a file of weights', file=path)
     if not path.is_file(): raise InputError('there is no such file of weights', file=path)
     try: tensors = load_file(path)
     except SafetensorError as error:
-        raise InputError(f'not a whole safetensors file ({error})', 'restore it, or train again', path) from None
+        raise InputError(f'damaged or incomplete .safetensors file ({error})', 'restore it, or train again', path) from None
     for name, tensor in tensors.items():
         if tensor.dtype not in (*FLOATS, torch.int64, torch.int32):
             raise InputError(f'holds {tensor.dtype}, expected floating point', 'save the weights as float32', path, field=name)
@@ -131,4 +131,4 @@ def load_weights(backbone:ResNetPyramid, # overwritten
     "Load ImageNet weights into `backbone` (IV.A.2) and print which stages stay random."
     tensors = imagenet_tensors(backbone.depth) if str(weights) == 'imagenet' else read_tensors(weights)
     absent = fit_tensors(backbone, tensors, str(weights))
-    if absent: print(f"{weights}: {', '.join(absent)} not in the file, starts at random")
+    if absent: print(f"{weights}: the file has no {', '.join(absent)}; these layers start from random values")
