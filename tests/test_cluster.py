@@ -48,7 +48,7 @@ def test_a_job_that_fails_takes_nothing_with_it(tmp_path, monkeypatch):
     monkeypatch.setattr(submitit.core.core.Job, '_results_timeout_s', 1)          # how long a result that isn't there is waited for
     sent, executor = {}, make_executor('local', tmp_path/'jobs')
     submit = executor.submit
-    def noted(job, config, *more): return sent.setdefault(config.experiment, submit(job, config, *more))     # they are sent in any order
+    def noted(job, config, *more): return sent.setdefault(config.run_name, submit(job, config, *more))     # they are sent in any order
     executor.submit = noted
     def say(text):
         if 'untrained' in text or 'mean-pose' in text: said.append(text)
@@ -78,7 +78,7 @@ def test_without_submitit(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == ['p2net reproduce: --cluster needs submitit: pip install -e .[cluster]']
 
 
-@pytest.mark.parametrize('words, says', [(('--cluster-set', 'gpus_per_node=1'), 'name the --cluster'),
+@pytest.mark.parametrize('words, says', [(('--cluster-set', 'gpus_per_node=1'), 'has no effect without --cluster'),
                                          (('--cluster', 'local', '--cluster-set', 'gpus_per_node'), 'expected NAME=VALUE'),
                                          (('--cluster', 'local', '--cluster-set', 'slurm_gpu=1'), "Unknown argument 'gpu'"),
                                          (('--cluster', 'slurm'), 'srun')])

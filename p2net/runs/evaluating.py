@@ -27,7 +27,7 @@ from ..people.annotations import coco_ground_truth, ground_truth_row
 from ..people.coco import file_hash, to_coco
 from ..people.heatmaps import default_sigma
 from ..people.pack import Pack
-from ..people.person import Person, box_to_frame, compose, invert, transform
+from ..people.person import Person, box_to_frame, compose_affine, invert, transform
 from ..people.skeleton import SKELETONS, Skeleton
 from .config import EvaluationConfig
 from .data import crop_people
@@ -59,7 +59,7 @@ def to_image(pack:Pack,
             )->np.ndarray: # (n, J, 2) image px
     "Joints in photograph coordinates, from those of the network's input."
     indices = np.arange(len(pack)) if indices is None else indices
-    back = compose(pack.to_image[indices], invert(pack.matrices(indices)))
+    back = compose_affine(pack.to_image[indices], invert(pack.matrices(indices)))
     return transform(back, joints)
 
 # %% ../../nbs/runs/40_evaluating.ipynb #9542cbd2

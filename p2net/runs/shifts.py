@@ -13,7 +13,7 @@ from ..da2.controls import IdentityPolicy
 from ..da2.deploy import augment_fast
 from ..da2.operations import OPERATIONS, Draws
 from ..people.pack import Canvases, Pack, digest
-from ..people.person import compose, invert
+from ..people.person import compose_affine, invert
 from .data import generator
 
 # %% auto #0
@@ -61,5 +61,5 @@ def shifted(pack:Pack,
     gone = ((joints < -.5) | (joints > np.array([W, H]) - .5)).any(-1) | (visibility == 0)
     return replace(pack, canvases=Canvases(canvases), joints=np.where(gone[..., None], 0., joints),
                    visibility=np.where(gone, 0, visibility), center=np.tile([(W - 1)/2, (H - 1)/2], (n, 1)),
-                   size=np.tile([float(W), float(H)], (n, 1)), to_image=compose(pack.to_image, invert(matrix)),
+                   size=np.tile([float(W), float(H)], (n, 1)), to_image=compose_affine(pack.to_image, invert(matrix)),
                    fingerprint=digest(pack.fingerprint, shift, seed))
