@@ -208,7 +208,7 @@ def test_python_text_is_never_run(tmp_path):
 
 # ---- the cases of ../shared
 
-SAID = {'dada-names': 'operation spelt as others do', 'fast-autoaugment-list': 'read as Fast AutoAugment and DADA write it',
+SAID = {'dada-names': 'operation name of another package', 'fast-autoaugment-list': 'read as Fast AutoAugment and DADA write it',
         'levels-0-10': 'm written as a level of 0 to 10, divided by 10', 'no-kind': "file without 'kind', read as a policy",
         'no-pi': 'pi is not given: all sub-policies are equally likely', 'one-and-two': 'sub-policy with fewer operations than others',
         'text-numbers': 'number written as text', 'thirds': 'pi sums to 0.999, divided by that'}

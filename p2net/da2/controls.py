@@ -91,7 +91,7 @@ def read_control(file:PolicyFile, cls:type)->'Control': # InputError where the f
     except ValueError as error: raise InputError(str(error), file=file.file) from None
     operations = control.to_json()['operations']
     if file.data.get('operations', operations) != operations:
-        file.refuse('are not those that its settings make', 'after an edit by hand leave them out', field='operations')
+        file.refuse('differ from those that its settings give', 'after editing the file, remove this field', field='operations')
     control.notes = file.notes
     return control
 

@@ -336,7 +336,7 @@ class PolicyFile:
         if self.data.get('schema', 1) != 1: self.refuse(f"schema {self.data['schema']!r:.20} is unknown; this version reads schema 1")
         found = self.data.get('kind', 'policy')
         if 'kind' not in self.data: self.notes.add("file without 'kind', read as a policy", self.file)
-        if kind and found != kind: self.refuse(f'holds a {abbreviate(found)}, not a {kind!r}')
+        if kind and found != kind: self.refuse(f'holds a policy of kind {abbreviate(found)}; kind {kind!r} is needed')
         return found
 
     def number(self, value, row:str|None, field:str, low:float=0., high:float=1., bounds:str|None=None)->float: # bounds: text
@@ -367,7 +367,7 @@ def read_operation(file:PolicyFile, entry, i:int)->Operation: # entry: a name, o
     name = CANONICAL_NAMES.get(normalised_name(entry['name']))
     if name is None: file.refuse(f"{entry['name']!r:.40} is unknown", f"there are {', '.join(OPERATIONS)}", row, 'name')
     if name != entry['name']:
-        file.notes.add("operation spelt as others do, read as ours; m stays ours, where 0 changes nothing", f"{entry['name']} is {name}")
+        file.notes.add("operation name of another package, read as ours; m is not converted (0 changes nothing)", f"{entry['name']} is {name}")
     operation = OPERATIONS[name]
     if 'high' not in entry: return operation
     if not operation.has_magnitude:
@@ -476,7 +476,7 @@ def padded(file:PolicyFile, rows:list[SubPolicyRow], operations:tuple[Operation,
     for k, row in enumerate(rows):
         short, (names, pi, p, m, side, logits) = N - len(row.operations), row
         if short:
-            file.notes.add('sub-policy with fewer operations than others, filled up with what is never applied', f'sub-policy {k}')
+            file.notes.add('sub-policy with fewer operations than others, padded with operations of probability 0', f'sub-policy {k}')
             last = names[-1] if names else operations[0].name
             logits = logits and (logits[0], logits[1] + [-P_END]*short, logits[2] + [-M_END]*short)
             row = SubPolicyRow(names + [last]*short, pi, p + [0.]*short, m + [0.]*short, side + [0.]*short, logits)

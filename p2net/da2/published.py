@@ -165,7 +165,7 @@ def convert_sub_policy(file:PolicyFile, row:list[PublishedStep], convention:str,
         own = OPERATIONS[made.operation]
         if made.high != own.high:
             file.notes.add(f'{name} reaches to {made.high:.3g} {own.unit} as published (ours: {own.high:g}), and in this policy', d.row)
-        if name.endswith('Abs'): file.notes.add(f'{name} counts pixels of pictures 32 wide, read as shares of the width or height', d.row)
+        if name.endswith('Abs'): file.notes.add(f'{name} is in pixels of 32-pixel images; converted to fractions of width or height', d.row)
         steps.append((d.p, made))
     return steps
 
