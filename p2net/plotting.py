@@ -18,7 +18,7 @@ def use_style(dpi:int=150)->None: # dots per inch of stored and saved figures
         'figure.dpi': dpi, 'savefig.dpi': dpi, 'figure.figsize': (WIDTH, 3.), 'figure.constrained_layout.use': True,
         'font.size': 9, 'axes.titlesize': 9, 'axes.labelsize': 9, 'xtick.labelsize': 8, 'ytick.labelsize': 8,
         'legend.fontsize': 8, 'legend.frameon': False, 'lines.linewidth': 1.4,
-        'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': '.9', 'grid.linewidth': .6,
+        'axes.spines.top': False, 'axes.spines.right': False, 'grid.color': '.9', 'grid.linewidth': .6,
         'axes.axisbelow': True, 'axes.prop_cycle': mpl.cycler(color=sns.color_palette('colorblind'))})
 
 # %% ../nbs/appendix/35_plotting.ipynb #f109fd27

@@ -83,10 +83,10 @@ def test_definitions_have_a_test_or_a_demonstration_beside_them():
 
 
 # Words of our own for what has a name in the field (what to write instead).
-OURS = {r'judges?|judged': 'validation split', r'learners?': 'training split', r'plants?|planted': 'injected shift', r'throws?|thrown': 'sample',
-        r'dice': 'noise', r'slopes?': 'gradient', r'soft twins?': 'relaxation', r'rivals?': 'baseline', r'rungs?|ladders?': 'test-time recipe',
+OURS = {r'judges?|judged': 'validation split', r'learners?': 'training split', r'planted': 'injected shift', r'throws?|thrown': 'sample',
+        r'dice': 'noise', r'soft twins?': 'relaxation', r'rivals?': 'baseline', r'rungs?|ladders?': 'test-time recipe',
         r'sticks': 'normalised poses', r'forerunners?': 'dependency', r'workshop': 'work directory', r'taken apart': 'breakdown', r'worse boxes': 'perturbed boxes',
-        r'knows? by heart': 'over-fits', r'in words': 'summary'}
+        r'knows? by heart': 'over-fits'}
 
 
 @PAGES

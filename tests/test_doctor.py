@@ -338,7 +338,7 @@ def boxes_of(folder, *rows):
     return [(f.fault, f.count, f.level) for f in examine(folder, boxes=folder/'boxes.json')]
 
 
-@situation('a detection file with boxes x1, y1, x2, y2, texts, boxes off the photograph, rows without score', '`p2net doctor FOLDER --boxes FILE` names each, with its row',
+@situation('a detection file with boxes x1, y1, x2, y2, texts, boxes outside the photograph, rows without score', '`p2net doctor FOLDER --boxes FILE` names each, with its row',
            theme='Detection files')
 def test_detection_files(people):
     assert boxes_of(people, {}, {}, {}) == []

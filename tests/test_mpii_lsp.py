@@ -444,7 +444,7 @@ def test_nobody_is_left_out_silently(tmp_path):
     savemat(root/'joints.mat', dict(joints=numbers))
     people = load_lspet(root)
     assert [p.image_id for p in people] == [1, 4]
-    assert people.left_out == {'no joint labelled': (1, str(root/'images'/'im00002.jpg')), 'all joints off the photograph': (1, str(root/'images'/'im00003.jpg'))}
+    assert people.left_out == {'no joint labelled': (1, str(root/'images'/'im00002.jpg')), 'all joints outside the photograph': (1, str(root/'images'/'im00003.jpg'))}
 
 
 # ---- MPII
@@ -541,7 +541,7 @@ def test_server_file_from_end_to_end(tmp_path):
     back = check_mpii(write_mpii(tmp_path/'a'/'pred.mat', tmp_path/'mpii.mat', people, found), tmp_path/'mpii.mat')
     assert person.person_id == 301 and np.allclose(back[0, 0], found[0])
     person.person_id = 305
-    one_line(lambda: write_mpii(tmp_path/'b.mat', tmp_path/'mpii.mat', people, found), 'mpii.mat: person 305: is none of the test people')
+    one_line(lambda: write_mpii(tmp_path/'b.mat', tmp_path/'mpii.mat', people, found), "mpii.mat: person 305: is not a person of MPII's test set")
     assert not (tmp_path/'b.mat').exists()
 
 

@@ -10,7 +10,7 @@ import torch
 
 from p2net.people.drawing import as_picture, draw_person, limb_side, paint_person, show_people
 from p2net.people.heatmaps import cpn_sigmas, default_sigma, joint_weights, render_heatmaps
-from p2net.people.person import (Person, box_to_frame, compose, example_person, flip_joints, frame_to_matrix, from_heatmap,
+from p2net.people.person import (Person, box_to_frame, compose_affine, example_person, flip_joints, frame_to_matrix, from_heatmap,
                                  invert, to_heatmap, transform)
 from p2net.people.skeleton import PARTS, SKELETONS, Skeleton, convert, example_pose, load_skeleton, make_skeleton
 from samples import DATA, needs, needs_gpu, sample
@@ -227,7 +227,7 @@ def test_round_trips_of_random_frames():
     M, N = frame_to_matrix(**frames(1000)), frame_to_matrix(**frames(1000, seed=1))
     points = np.random.default_rng(2).uniform(-500, 500, (1000, 5, 2))
     assert np.abs(transform(invert(M), transform(M, points)) - points).max() < 1e-9
-    assert np.abs(invert(compose(M, N)) - compose(invert(N), invert(M))).max() < 1e-8
+    assert np.abs(invert(compose_affine(M, N)) - compose_affine(invert(N), invert(M))).max() < 1e-8
     single = transform(M[3], points[3])
     assert np.allclose(single, transform(M, points)[3], atol=1e-12) and single.shape == (5, 2)
 

@@ -156,7 +156,7 @@ def test_clip_box_is_the_intersection():
     (lambda d: d.update(categories=7), "categories is no list"),
     (lambda d: d['annotations'][0].update(bbox=[1, 2, 3]), r"annotation 1: bbox is \[1, 2, 3\]"),
     (lambda d: d['annotations'][0].update(keypoints=[1.]*48), "keypoints has 48 numbers, 17 joints need 51"),
-    (lambda d: d['annotations'][0].update(keypoints=[float('nan')]*50 + [2]), 'x or y that is no number'),
+    (lambda d: d['annotations'][0].update(keypoints=[float('nan')]*50 + [2]), 'x or y is not a number'),
     (lambda d: d['categories'][0]['keypoints'].reverse(), "not those of skeleton 'coco17'"),
 ])
 def test_coco_faults_name_file_or_person(tmp_path, edit, message):

@@ -12,7 +12,7 @@ from p2net.errors import InputError
 from p2net.people.coco import load_coco
 from p2net.people.folder import find_people
 from p2net.people.pack import ARRAYS, FILL, Batches, Canvases, build_pack, canvas_side, halves, image_to_canvas, pack_folder
-from p2net.people.person import box_to_frame, compose, example_person, frame_to_matrix, invert, transform
+from p2net.people.person import box_to_frame, compose_affine, example_person, frame_to_matrix, invert, transform
 from p2net.people.skeleton import SKELETONS
 from samples import sample
 
@@ -55,7 +55,7 @@ def test_round_trip_of_joints(people, size, reach, padding):
     assert np.allclose(transform(M, pack.joints), transform(frame_to_matrix(center + shift*frame, frame, size, turn, scale, flip), xy), atol=1e-8)
     assert np.allclose(transform(pack.to_image, pack.joints), xy, atol=1e-8)
     assert np.allclose(pack.size, [W, H]) and np.allclose(pack.center, (pack.canvases.shape[1] - 1)/2)
-    back = compose(pack.to_image, invert(M))                                           # as evaluation maps predictions
+    back = compose_affine(pack.to_image, invert(M))                                           # as evaluation maps predictions
     assert np.allclose(transform(back, transform(M, pack.joints)), xy, atol=1e-8)
 
 

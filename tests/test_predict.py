@@ -393,7 +393,7 @@ FAULTS = [
     (detection(bbox=[1, float('nan'), 3, 4]), f'row 1: bbox is nan, {NUMBER}'), (detection(bbox=[1, 2, float('inf'), 4]), f'row 1: bbox is inf, {NUMBER}'),
     (detection(bbox={'x': 1}), f"row 1: bbox is {{'x': 1}}; {FOUR}"), (detection(bbox=[]), 'row 1: bbox is '), (detection(bbox=[True, 2, 3, 4]), 'row 1: bbox is True'),
     (detection(score=None), 'row 1: score is missing'), (detection(score='sure'), f"row 1: score is 'sure', {NUMBER}"), (detection(score=float('nan')), 'row 1: score is nan'),
-    (detection(image_id=[2]), 'row 1: image_id is [2]'), (detection(image_id=None), 'row 1: image_id is missing'), ([ROW, 5], 'row 1: is 5'), ([], 'holds no box'),
+    (detection(image_id=[2]), 'row 1: image_id is [2]'), (detection(image_id=None), 'row 1: image_id is missing'), ([ROW, 5], 'row 1: is 5'), ([], 'contains no boxes'),
     ([{**ROW, 'category_id': 9}], 'has no row of people'),
     (annotation(bbox=[1, 2, 3]), f'annotation 8: bbox is [1, 2, 3]; {FOUR}'), (annotation(image_id=99), 'annotation 8: image_id is 99'), (annotation(score='sure'), 'annotation 8: score'),
     ({**COCO, 'images': {}}, 'images is no list'), ({**COCO, 'annotations': [3]}, 'annotations[0]: is 3, expected an annotation'),
@@ -439,7 +439,7 @@ def test_other_ways_to_write_the_same_boxes(album, image_id):
     assert [r['keypoints'] for r in found] == [r['keypoints'] for r in plain] and abs(found[0]['score'] - plain[0]['score']) < 1e-9
 
 
-@situation('boxes without width or height, or off the photograph', '`1 x box outside the photograph (first: boxes.json: …)`: left out and counted, the others are predicted', theme='Detection files')
+@situation('boxes without width or height, or outside the photograph', '`1 x box outside the photograph (first: boxes.json: …)`: left out and counted, the others are predicted', theme='Detection files')
 def test_boxes_that_show_nothing_are_left_out_and_counted(album):
     boxes = {'1.jpg': [BOX, [5, 5, 0, 9], [5, 5, -9, 9], [900, 5, 9, 9]], '2.jpg': [[-50, 5, 20, 20]]}
     rows, failed, said = predicted(['album'], box_file(boxes))
@@ -547,9 +547,9 @@ def told(**changes): return json.dumps(json.loads(shipped().header.to_json()) | 
 
 
 @pytest.mark.parametrize('name, data, says', [
-    ('a.safetensors', SHIPPED.read_bytes()[:-50], 'not a whole safetensors file'), ('a.safetensors', SHIPPED.read_bytes()[:5], 'not a whole'), ('a.safetensors', b'', 'not a whole'),
-    ('a.safetensors', b'PK\3\4 zip', 'not a whole'), ('a.pth', b'PK', 'is no .safetensors file'), ('a.safetensors', b'version https://git-lfs.github.com/spec/v1', 'not a whole')])
-@situation('`--weights` with a cut, empty or foreign file', '`a.safetensors: not a whole safetensors file (…); restore it, or train again`, exit 2', theme='Checkpoints and records')
+    ('a.safetensors', SHIPPED.read_bytes()[:-50], 'damaged or incomplete .safetensors file'), ('a.safetensors', SHIPPED.read_bytes()[:5], 'damaged'), ('a.safetensors', b'', 'damaged'),
+    ('a.safetensors', b'PK\3\4 zip', 'damaged'), ('a.pth', b'PK', 'is not a .safetensors file'), ('a.safetensors', b'version https://git-lfs.github.com/spec/v1', 'damaged')])
+@situation('`--weights` with a cut, empty or foreign file', '`a.safetensors: damaged or incomplete .safetensors file (…); restore it, or train again`, exit 2', theme='Checkpoints and records')
 def test_weights_that_are_none(album, capsys, name, data, says):
     Path(name).write_bytes(data)
     assert main(['predict', 'album', '--weights', name]) == 2

@@ -11,7 +11,7 @@ from notebooks import notebooks, readme
 BIN = Path(sys.executable).parent
 BASE = {'compat', 'errors', 'files', 'plotting', 'progress'}                    # what every room may import
 MAY_IMPORT = {'people': (), 'da2': (), 'network': (), 'evaluation': ('people',), 'rendering': ('people',),
-              'runs': ('people', 'da2', 'network', 'evaluation', 'rendering'), 'report': ('runs', 'evaluation', 'people', 'da2'),
+              'runs': ('people', 'da2', 'network', 'evaluation', 'rendering'), 'report': ('runs', 'evaluation', 'people'),
               'tools': ('runs', 'evaluation', 'network', 'people'), 'reproduce': ('report', 'runs'),
               'cli': ('tools', 'reproduce', 'report', 'runs', 'people', 'rendering', 'network')}
 

@@ -391,12 +391,12 @@ READABLE = [
          lambda d: d.update(categories=[]), lambda d: d.update(categories=[dict(id=1, name='person')]), ['no categories, all annotations taken as people']),
     good('no-names', 'a category without the names of its joints', "the joints are taken in the skeleton's order; said",
          lambda d: d['categories'][0].pop('keypoints') and None, None, ['without names of joints']),
-    good('ids-restart', 'annotation ids that begin anew in each picture', 'numbered anew; no crowd is lost, AP as in the file with ids of its own',
-         ids(lambda n, m: m), number_ids, ['numbered anew']),
-    good('ids-absent', 'annotations without ids', 'numbered anew; no crowd is lost', no_ids, number_ids, ['numbered anew']),
-    good('ids-from-0', 'annotation ids that begin at 0', 'numbered anew from 1 (pycocotools takes the one with id 0 for not found)',
-         ids(lambda n, m: n), number_ids, ['numbered anew']),
-    good('ids-texts', "annotation ids that are texts ('a7')", 'numbered anew', ids(lambda n, m: f'a{n}'), number_ids, ['numbered anew']),
+    good('ids-restart', 'annotation ids that begin anew in each picture', 'renumbered; no crowd is lost, AP as in the file with ids of its own',
+         ids(lambda n, m: m), number_ids, ['renumbered']),
+    good('ids-absent', 'annotations without ids', 'renumbered; no crowd is lost', no_ids, number_ids, ['renumbered']),
+    good('ids-from-0', 'annotation ids that begin at 0', 'renumbered from 1 (pycocotools takes the one with id 0 for not found)',
+         ids(lambda n, m: n), number_ids, ['renumbered']),
+    good('ids-texts', "annotation ids that are texts ('a7')", 'renumbered', ids(lambda n, m: f'a{n}'), number_ids, ['renumbered']),
     good('no-area', 'annotations without area', 'completed as 0.53 of the box, counted', areas(lambda n, a: None), areas_from_boxes, ['0.53 of the box']),
     good('area-nan', 'an area of NaN', 'completed as 0.53 of the box, counted (pycocotools gives AP 1)', areas(lambda n, a: math.nan if n % 2 else a),
          areas_from_boxes, ['0.53 of the box']),
@@ -450,7 +450,7 @@ READABLE = [
          ['height or width missing, taken from the photograph']),
     good('text-height', "images with a height written as text ('120')", 'read as the number', lambda d: [i.update(height=str(i['height'])) for i in d['images']] and None, None,
          ['numbers written as texts']),
-    good('image-ids-texts', "image ids that are texts ('frame_36')", f'{SAME}; results have the same ids', image_ids(lambda i: f'frame_{i}'), None, ['numbered anew']),
+    good('image-ids-texts', "image ids that are texts ('frame_36')", f'{SAME}; results have the same ids', image_ids(lambda i: f'frame_{i}'), None, ['renumbered']),
     good('image-ids-floats', 'image ids written as 36.0', SAME, image_ids(float)),
     good('image-ids-negative', 'negative image ids', SAME, image_ids(lambda i: -i)),
     good('image-ids-mixed', "image_id '36' in annotations, id 36 in images", 'matched, counted', image_ids(lambda i: i, str), whole_image_ids,
@@ -461,8 +461,8 @@ READABLE = [
          ['left out: 1 x box without width or height'], fault='without width or height'),
     good('box-negative', 'a box of negative width and height', f'{SAME}; left out with the reason', box_of(2, [90., 140., -60., -110.]), None,
          ['left out: 1 x box without width or height'], fault='without width or height'),
-    good('box-off', 'a box that lies off the photograph', f'{SAME}; left out with the reason', box_of(2, [5000., 30., 60., 90.]), None,
-         ['left out: 1 x box off the photograph'], fault='off the photograph'),
+    good('box-off', 'a box that lies outside the photograph', f'{SAME}; left out with the reason', box_of(2, [5000., 30., 60., 90.]), None,
+         ['left out: 1 x box outside the photograph'], fault='outside the photograph'),
     good('box-over-edge', "a box that reaches over the photograph's edge", SAME, box_of(2, [-20., -10., 160., 180.])),
     good('joints-swapped', 'keypoints written as y, x', 'AP as in the file; the doctor names joints off their boxes',
          lambda d: [a['keypoints'].__setitem__(slice(3*j, 3*j + 2), a['keypoints'][3*j:3*j + 2][::-1]) for a in d['annotations'] for j in range(17)] and None, fault='none of whose joints is in the box'),
@@ -504,7 +504,7 @@ REFUSED = [
     bad('no-file_name', 'an image without file_name', no_image_field('file_name'), 'image 86: file_name is missing; name the file of the photograph'),
     bad('file_name-number', 'a file_name that is a number', image(file_name=36), 'image 86: file_name is 36; name the file of the photograph'),
     bad('no-image-id', 'an image without id', no_image_field('id'), 'images[1]: id is missing; give each image a number of its own'),
-    bad('image-id-twice', 'two photographs with one id', image(id=36), "images[1]: id 36 is that of '000000000036.jpg', too; number the images anew"),
+    bad('image-id-twice', 'two photographs with one id', image(id=36), "images[1]: id 36 is also that of '000000000036.jpg'; give each image its own id"),
     bad('image-id-list', 'an image id that is a list', image(id=[86]), 'images[1]: id is [86]; give each image a number of its own'),
     bad('images-dict', 'images as a dictionary of id to image', lambda d: d.update(images={str(i['id']): i for i in d['images']}),
         "this is not a COCO annotation file; it has no list 'images'; export as COCO keypoints"),
@@ -516,7 +516,7 @@ REFUSED = [
         "none of its 10 annotations has the id 1 of category 'person'; give people this category_id"),
     bad('several-people', 'several categories with keypoints, none of them named person',
         lambda d: d.update(categories=[dict(id=n, name=name, keypoints=list(COCO.joints)) for n, name in ((1, 'walker'), (2, 'rider'))]),
-        "categories hold several that may be people (1 'walker', 2 'rider'); name one of them 'person'"),
+        "categories: several may be people (1 'walker', 2 'rider'); name one of them 'person'"),
     bad('instances', "COCO's instances_*.json, which has no keypoints", drop('keypoints'),
         "no annotation has 'keypoints'; COCO's file of people is person_keypoints_*.json, not instances_*.json"),
     bad('results', 'a results file in the place of the annotations', lambda d: d['annotations'],
@@ -539,7 +539,7 @@ REFUSED = [
     bad('keypoints-word', 'keypoints that hold a word', joint(2, 4, 'left'), "annotation 900000000003: keypoints holds 'left', which is no number; write three numbers x, y, v for each joint"),
     bad('keypoints-number', 'keypoints that are a number', row(2, keypoints=17), 'annotation 900000000003: keypoints is 17; write three numbers x, y, v for each joint'),
     bad('joint-nan', 'a labelled joint at NaN', joint(2, 4, math.nan, 30., 2),
-        'annotation 900000000003: keypoints gives joint 4 v = 2 and an x or y that is no number; write 0, 0, 0 for a joint that is not labelled'),
+        'annotation 900000000003: keypoints: joint 4 has v = 2, but its x or y is not a number; write 0, 0, 0 for a joint that is not labelled'),
     bad('visibility', 'a visibility of 3', joint(2, 4, 30, 30, 3), 'annotation 900000000003: keypoints has a visibility of 3; write 0 not labelled, 1 hidden, 2 visible'),
     bad('confidences', 'pseudo-labels with confidences as visibility', joint(2, 4, 30, 30, .87),
         'annotation 900000000003: keypoints has a visibility of 0.87; are these confidences? write 2 for the joints to be used, else 0'),
@@ -646,8 +646,8 @@ TAKEN = [
                             annotations=[r | dict(category_id=9) for r in rows] + [rows[0] | dict(category_id=1)]), ['1 x box of another category']),
     takes('other-images', 'some boxes on photographs that are not annotated', 'they are left out, counted', lambda rows: rows + [r | dict(image_id=5) for r in rows[:2]],
           ['2 x box on an image that is not in the annotations']),
-    takes('box-empty', 'boxes without width, or off the photograph', 'they are left out with the reason, counted',
-          lambda rows: rows + [rows[0] | dict(bbox=[5, 5, 0, 20]), rows[0] | dict(bbox=[900, 5, 20, 20])], ['1 x box without width or height', '1 x box off the photograph']),
+    takes('box-empty', 'boxes without width, or outside the photograph', 'they are left out with the reason, counted',
+          lambda rows: rows + [rows[0] | dict(bbox=[5, 5, 0, 20]), rows[0] | dict(bbox=[900, 5, 20, 20])], ['1 x box without width or height', '1 x box outside the photograph']),
 ]
 
 
@@ -670,7 +670,7 @@ def wrong(name, has, how, says): return pytest.param(how, says, marks=situation(
 LIST = 'a detection file is a list of {image_id, category_id, bbox, score}'
 NEEDS = 'every row needs image_id, category_id, bbox and score'
 WRONG = [
-    wrong('empty', 'an empty list of detections', lambda rows: [], 'holds no box; run the detector again, or leave the file out'),
+    wrong('empty', 'an empty list of detections', lambda rows: [], 'contains no boxes; run the detector again, or leave out --boxes'),
     wrong('image_id-list', 'image_id as a list ([36])', each(image_id=lambda i: [i]), "row 0: image_id is [36]; write the image's id, one number"),
     wrong('no-image_id', 'rows without image_id', lambda rows: [r.pop('image_id') for r in rows] and None, f'row 0: image_id is missing; {NEEDS}'),
     wrong('bbox-null', 'bbox null', each(bbox=None), f'row 0: bbox is missing; {NEEDS}'),
@@ -882,8 +882,8 @@ def no(name, has, how, says): return pytest.param(how, says, marks=situation(has
 
 
 @pytest.mark.parametrize('how, says', [
-    no('two-files', 'two files that both say val', two, "two files are of the split 'val': annotations/person_keypoints_val.json and annotations/person_keypoints_val2017.json; move one of them away"),
-    no('no-split', 'two files, no name says which split it is', nameless, 'no name says which split it is: person_keypoints_a.json, person_keypoints_b.json; put the words train and val into the names'),
+    no('two-files', 'two files that both say val', two, "two files are for the split 'val': annotations/person_keypoints_val.json and annotations/person_keypoints_val2017.json; move one of them away"),
+    no('no-split', 'two files whose names do not say which split they are', nameless, 'the file names do not say which split they are: person_keypoints_a.json, person_keypoints_b.json; put train or val into each name'),
     no('empty', 'an empty folder', lambda f: shutil.rmtree(f) or f.mkdir(), 'no people found; looked for annotations/person_keypoints_*.json'),
     no('nowhere', 'the name of a folder that is not there', shutil.rmtree, 'there is no such folder'),
 ])
@@ -913,7 +913,7 @@ def test_what_was_left_out_stands_in_the_record(folder):
     change(folder, drop('iscrowd'), ['train'])
     people = load_people(settings(folder), progress=False, say=lambda line: None)
     data = people.describe()
-    assert data['val']['people'] == 7 and data['val']['left_out'] == {'box off the photograph': 1, 'crowd': 1, 'no labelled joint': 1}
+    assert data['val']['people'] == 7 and data['val']['left_out'] == {'box outside the photograph': 1, 'crowd': 1, 'no labelled joint': 1}
     assert data['train']['people'] == 5 and data['train']['corrected'] == {'iscrowd missing, taken as 0': 5} and 'left_out' not in data['train']
     json.dumps(data)
 
@@ -929,7 +929,7 @@ def test_a_missing_photograph(folder):
 def test_two_names_for_one_photograph(folder):
     rename_photos(folder, lambda split, name: f"{'a' if '36' in name or '77' in name else 'b'}/1.jpg" if '36' in name or '86' in name else name)
     move(folder/'images/val/000000000036.jpg', folder/'images/val/1.jpg')
-    assert "'a/1.jpg' and 'b/1.jpg' both lead to" in refused(folder)
+    assert "'a/1.jpg' and 'b/1.jpg' both match the photograph" in refused(folder)
 
 
 # ---- the folders of ../shared/cases, where they are
@@ -1009,7 +1009,7 @@ def test_the_real_export_of_cvat(tmp_path):
 
 
 REAL_BOXES = {'good': '', 'text-score': '', 'float-image-id': '', 'text-image-id': '', 'name-as-image-id': '', 'no-category': '', 'category-0': '', 'category-person': '', 'wrapped': '',
-              'list-image-id': 'row 0: image_id is [36]', 'bbox-null': 'row 0: bbox is missing', 'bbox-of-5': 'row 0: bbox is [', 'empty': 'holds no box',
+              'list-image-id': 'row 0: image_id is [36]', 'bbox-null': 'row 0: bbox is missing', 'bbox-of-5': 'row 0: bbox is [', 'empty': 'contains no boxes',
               'xyxy': 'bbox reads as x1, y1, x2, y2', 'xyxy-dict': 'a detection file is a list'}
 
 
@@ -1061,7 +1061,7 @@ def test_train_says_it_in_one_line(folder, capsys, how, says):
 
 
 @pytest.mark.parametrize('how, says', [
-    (two, "two files are of the split 'val'"), (nameless, 'no name says which split it is'), (shutil.rmtree, 'there is no such folder')])
+    (two, "two files are for the split 'val'"), (nameless, 'the file names do not say which split they are'), (shutil.rmtree, 'there is no such folder')])
 def test_train_refuses_folders_in_one_line(folder, capsys, how, says):
     how(folder)
     assert one_line('train', train(capsys, folder)).startswith(f'{folder}: {says}')
@@ -1144,8 +1144,8 @@ def test_the_ap_of_detected_is_that_of_pycocotools(folder, tmp_path, monkeypatch
     assert theirs['AP50'] > .1
     same(record['metrics'], theirs)
     assert record['data']['boxes']['boxes'] == 8
-    assert record['data']['boxes']['left_out'] == {'box off the photograph': 1, 'box on an image that is not in the annotations': 1, 'box of another category': 1}
-    assert any('1 x box off the photograph' in line for line in err)
+    assert record['data']['boxes']['left_out'] == {'box outside the photograph': 1, 'box on an image that is not in the annotations': 1, 'box of another category': 1}
+    assert any('1 x box outside the photograph' in line for line in err)
 
 
 @situation('annotations that the command must not change', 'every file of the folder is as it was', 'Annotation files')

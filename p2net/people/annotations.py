@@ -94,7 +94,7 @@ def add_image(row, where:str, images:list[dict], positions:dict, path, corrected
         positions[id_key(id)] = len(images)
         images.append(image)
     elif image['file_name'] == images[first]['file_name']: corrected.add('images listed twice, taken once', image['where'])
-    else: raise InputError(f"{id!r} is that of {images[first]['file_name']!r}, too", 'number the images anew', path, where, 'id')
+    else: raise InputError(f"{id!r} is also that of {images[first]['file_name']!r}", 'give each image its own id', path, where, 'id')
 
 def clean_images(rows:list, path, corrected:Tally, faults:list|None=None)->tuple[dict[int, dict], dict]:
     "Images by our ids, and our id for each id of the file."
@@ -104,7 +104,7 @@ def clean_images(rows:list, path, corrected:Tally, faults:list|None=None)->tuple
     ours = {key: key for key in positions}
     if not all(isinstance(key, int) and abs(key) < 2**62 for key in positions):
         order = sorted(positions, key=lambda k: (isinstance(k, str), k) if isinstance(k, (str, int, float)) else (True, str(k)))
-        corrected.add('image ids that are no whole numbers, numbered anew', images[positions[order[0]]]['where'], len(order))
+        corrected.add('image ids that are no whole numbers, renumbered', images[positions[order[0]]]['where'], len(order))
         ours = {key: n for n, key in enumerate(order, 1)}
     return {ours[key]: dict(images[n], id=ours[key]) for key, n in positions.items()}, ours
 
@@ -120,7 +120,7 @@ def person_category(data:dict, path)->dict: # a row of `categories`, with an id
     for choice in choices:
         if len(choice) == 1: return complete_category(choice[0], data, path)
     several = ', '.join(f"{c.get('id')!r} {c.get('name')!r}" for c in with_joints or rows)
-    raise InputError(f'hold several that may be people ({several})', "name one of them 'person'", path, field='categories')
+    raise InputError(f'several may be people ({several})', "name one of them 'person'", path, field='categories:')
 
 def complete_category(category:dict, data:dict, path)->dict:
     "A category with an id: its own, else the one that the annotations use, else 1."
@@ -203,7 +203,7 @@ def check_keypoints(flat:np.ndarray, row:FileRow, field:str)->np.ndarray:
     flat[absent] = 0.
     if not np.isfinite(flat).all():
         joint = int(np.flatnonzero(~np.isfinite(flat).all(1))[0])
-        row.refuse(field, f'gives joint {joint} v = {v[joint]:g} and an x or y that is no number',
+        row.refuse(f'{field}:', f'joint {joint} has v = {v[joint]:g}, but its x or y is not a number',
                    'write 0, 0, 0 for a joint that is not labelled')
     if not ((v == 0) | (v == 1) | (v == 2)).all():
         value = v[~((v == 0) | (v == 1) | (v == 2))][0]
@@ -279,7 +279,7 @@ def clean_ids(rows:list[dict], path, corrected:Tally)->list[tuple[int, str]]:
     ids = [None if not isinstance(a, dict) or isinstance(a.get('id'), (list, dict)) else id_key(a.get('id')) for a in rows]
     if all(isinstance(i, int) and not isinstance(i, bool) and 0 < i < 2**62 for i in ids) and len(set(ids)) == len(ids):
         return [(i, f'annotation {i}') for i in ids]
-    if rows: corrected.add('annotation ids missing, repeated or below 1, numbered anew', f'{path}: annotations[0]', len(rows))
+    if rows: corrected.add('annotation ids missing, repeated or below 1, renumbered', f'{path}: annotations[0]', len(rows))
     return [(n + 1, f'annotations[{n}]' + (f' (id {i!r})' if i is not None else '')) for n, i in enumerate(ids)]
 
 def category_exclusion(a:dict, ids:list)->str:

@@ -123,7 +123,7 @@ def check_distinct_photos(photos:dict[int, tuple], annotations:Annotations)->Non
     for i, (photo, _) in photos.items():
         name = annotations.images[i]['file_name']
         if (other := names.setdefault(photo, name)) != name:
-            raise InputError(f'{other!r} and {name!r} both lead to {photo}', 'give the folder that the names start from',
+            raise InputError(f'{other!r} and {name!r} both match the photograph {photo}', 'write all names relative to one image folder',
                              annotations.path, field='file_name')
 
 # %% ../../nbs/people/50_coco.ipynb #60c69d70
@@ -134,7 +134,7 @@ def box_fault(bbox, # as in the file, or None
     "Reason why a box can't be used, or None."
     if bbox is None: return 'no box'
     if min(bbox[2:]) < SMALLEST_BOX: return 'box without width or height'
-    return None if (clipped[2:] >= SMALLEST_BOX).all() else 'box off the photograph'
+    return None if (clipped[2:] >= SMALLEST_BOX).all() else 'box outside the photograph'
 
 def exclusion_reason(row:dict, clipped:np.ndarray|None, visibility:np.ndarray, minimum_joints:int)->str|None:
     "Reason to leave out an annotation, or None."
@@ -208,7 +208,7 @@ def check_detections(data, # list of rows, or a dictionary with the list as 'ann
         data = data['annotations']
     if not isinstance(data, list):
         raise InputError('a detection file is a list of {image_id, category_id, bbox, score}', None, path)
-    if not data: raise InputError('holds no box', 'run the detector again, or leave the file out', path)
+    if not data: raise InputError('contains no boxes', 'run the detector again, or leave out --boxes', path)
     found = Detections(str(path), [])
     found.rows = [check_detection(a, FileRow(path, f'row {n}', found.corrected)) for n, a in enumerate(data)]
     if category: # ids are those of this file's own categories; None counts as a person

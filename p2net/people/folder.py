@@ -67,13 +67,13 @@ def coco_files(root:Path)->dict[str, Path]: # 'train', 'val' -> file, the same f
     for file, name in candidates.items():
         if (split := split_of(name)) is None: continue
         if split in files:
-            raise InputError(f'two files are of the split {split!r}: {files[split].relative_to(root)} and {file.relative_to(root)}',
+            raise InputError(f'two files are for the split {split!r}: {files[split].relative_to(root)} and {file.relative_to(root)}',
                              'move one of them away', root)
         files[split] = file
     if files or not candidates: return files
     if len(candidates) > 1:
-        raise InputError(f"no name says which split it is: {', '.join(f.name for f in candidates)}",
-                         'put the words train and val into the names', root)
+        raise InputError(f"the file names do not say which split they are: {', '.join(f.name for f in candidates)}",
+                         'put train or val into each name', root)
     return dict.fromkeys(SPLITS, next(iter(candidates)))
 
 # %% ../../nbs/people/70_folder.ipynb #1f83f812

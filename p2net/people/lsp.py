@@ -117,7 +117,7 @@ def person_of_photo(joints:np.ndarray, # (14, 2)
     if not path.is_file(): raise InputError('there is no such photograph', f'{file} has joints for it', path)
     if not (visibility > 0).any(): return 'no joint labelled'
     box = box_around_joints(joints, visibility, photo_size(path))
-    if not (box[2:] > 0).all(): return 'all joints off the photograph'
+    if not (box[2:] > 0).all(): return 'all joints outside the photograph'
     neck, top = SKELETONS['lsp14'].head
     head = float(np.linalg.norm(joints[top] - joints[neck])) if min(visibility[top], visibility[neck]) > 0 else None
     return Person(str(path), box, joints, visibility, image_id=number, person_id=number, head_size=head or None)

@@ -273,7 +273,7 @@ def with_head_sizes(people:list[Person], # of MPII, all in the validation file
     rows = validation_rows(people, validation)
     lost = next((p for p, row in zip(people, rows) if row is None), None)
     if lost:
-        raise InputError('is not in the validation file, or not in this row', 'take both files from one source',
+        raise InputError('the annotation file and the validation file differ about this person', 'take both from one download',
                          lost.image, f'person {lost.person_id}')
     found = [replace(p, head_size=float(validation.head_size[row]) or None) for p, row in zip(people, rows)]
     return People(found, getattr(people, 'left_out', None), getattr(people, 'corrected', None))
@@ -304,5 +304,5 @@ def load_mpii(path, # .json, .mat, or a folder that has one
     if path.suffix.lower() == '.mat': return people_from_mat(path, image_folder, faults)
     rows = read_json(path)
     if not isinstance(rows, list):
-        raise InputError(f'is a {type(rows).__name__}', "MPII's JSON form is a list of people", path, field='it')
+        raise InputError(f'the file holds a {type(rows).__name__}', "MPII's JSON form is a list of people", path)
     return people_from_rows(rows, image_folder, path, faults)

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import InputError, Tally
 from ..files import remove_leftovers
 from .annotations import Annotations
-from .person import Person, box_to_frame, compose, frame_to_matrix, invert, transform
+from .person import Person, box_to_frame, compose_affine, frame_to_matrix, invert, transform
 from .photographs import open_error, uniform_colour, read_with_header
 from .skeleton import Skeleton
 from ..progress import Progress
@@ -67,7 +67,7 @@ def average_blocks(picture:np.ndarray, matrix:np.ndarray, side:int, k:int)->tupl
     part = cv2.copyMakeBorder(picture[y0:y1, x0:x1], 0, -(y1 - y0) % k, 0, -(x1 - x0) % k, cv2.BORDER_REPLICATE)
     small = cv2.resize(part, None, fx=1/k, fy=1/k, interpolation=cv2.INTER_AREA)
     middle = (k - 1)/2 # of a block, relative to its first pixel
-    return small, compose(matrix, [[k, 0, x0 + middle], [0, k, y0 + middle]])
+    return small, compose_affine(matrix, [[k, 0, x0 + middle], [0, k, y0 + middle]])
 
 # %% ../../nbs/people/80_pack.ipynb #d08840e7
 def photo_error(error:InputError, person_ids)->InputError:
@@ -358,8 +358,8 @@ def check_space(folder:Path, n:int, side:int, store:str)->None:
     "Refuse a pack that is larger than the free space of the disk."
     need, free = n*3*side**2/(8 if store == 'jpeg' else 1), shutil.disk_usage(folder).free
     if need < .95*free: return
-    raise InputError(f"{n} canvases of {side} pixels need about {need/1e9:.1f} GB, {free/1e9:.1f} GB are free",
-                     "use another disk (P2NET_CACHE)" + (" or store='jpeg'" if store == 'raw' else ""), folder)
+    raise InputError(f"the crops of {n} people need about {need/1e9:.1f} GB, {free/1e9:.1f} GB are free",
+                     "set P2NET_CACHE to a folder on another disk" + (" or store='jpeg'" if store == 'raw' else ""), folder)
 
 def write_pack(folder:Path, cutter:Cutter, settings:dict)->None:
     "Write a pack; the folder appears when it is complete."
@@ -387,7 +387,7 @@ def open_pack(folder:Path, skeleton:Skeleton)->Pack:
         else: source = open_jpegs(folder/'canvases.bin', np.load(folder/'spans.npy'), canvas_side(size, settings['reach']))
         notes = Tally({reason: tuple(seen) for reason, seen in about['notes'].items()})
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f'this pack is broken ({error})', 'remove the folder; it is made anew', folder) from None
+        raise InputError(f'this cache folder is damaged ({error})', 'remove it, the next run makes it again', folder) from None
     return Pack(**arrays, canvases=Canvases(source), skeleton=skeleton, input_size=size, fingerprint=about['fingerprint'], notes=notes)
 
 # %% ../../nbs/people/80_pack.ipynb #a766d9a1

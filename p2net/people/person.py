@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SKIN', 'SHIRT', 'TROUSERS', 'FIGURE', 'refuse_field', 'float_array', 'check_person', 'Person', 'People', 'to_heatmap',
-           'from_heatmap', 'box_to_frame', 'frame_to_matrix', 'transform', 'compose', 'invert', 'flip_joints',
+           'from_heatmap', 'box_to_frame', 'frame_to_matrix', 'transform', 'compose_affine', 'invert', 'flip_joints',
            'draw_figure', 'example_person']
 
 # %% ../../nbs/people/20_person.ipynb #31c64b41
@@ -139,7 +139,7 @@ def transform(matrix, # (..., 2, 3)
     matrix, points = np.asarray(matrix, float), np.asarray(points, float)
     return points @ np.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
 
-def compose(outer, # (..., 2, 3) done second
+def compose_affine(outer, # (..., 2, 3) done second
             inner, # (..., 2, 3) done first
            )->np.ndarray: # (..., 2, 3)
     "The affine map x -> outer(inner(x))."

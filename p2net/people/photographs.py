@@ -194,7 +194,7 @@ def open_error(path, error:Exception)->InputError:
     if isinstance(error, FileNotFoundError): return InputError('there is no such photograph', 'check the image folder', path)
     if isinstance(error, IsADirectoryError): return InputError('this is no file', 'give the path of a photograph', path)
     reason = getattr(error, 'strerror', None) or error
-    return InputError(f"can't be opened ({reason})", 'check the path and the rights', repr(str(path)))
+    return InputError(f"can't be opened ({reason})", 'check the path and the permissions', repr(str(path)))
 
 def read_content(path, lazily:bool=False): # bytes; lazily: a memory map
     "Content of a file. InputError if it can't be read."

@@ -124,7 +124,7 @@ def oks_sigmas(name:str, # of the skeleton, for the message
     known = {j: {**COCO_SIGMAS, **OUR_SIGMAS}.get(without_side(j)) for j in joints} | (sigmas or {})
     lacking = [j for j in joints if known[j] is None]
     if not lacking: return tuple(float(known[j]) for j in joints)
-    raise InputError(f"skeleton {name!r}: sigmas lacks {', '.join(lacking)}; give them, COCO has none")
+    raise InputError(f"skeleton {name!r}: sigmas has no value for {', '.join(lacking)}; add one (COCO has no such joint)")
 
 def joint_index(name:str, # of the skeleton, for the message
                 field:str, # that names the joint, for the message

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from ..people.annotations import Annotations, FileRow, read_annotations
 from ..people.coco import check_detection, clip_box, load_detections, photo_of_image, read_coco
 from ..people.folder import (PeopleFolder, SPLITS, candidate_folders, coco_candidates, coco_files, coco_skeleton, find_people, hold_out,
                                  image_folders, lsp_folder, mpii_folder, raise_missing)
-from ..people.mpii import load_mpii
 from ..people.pack import Cutter, canvas_side, invert, people_arrays, rows_of_photos, single_threaded_cv2
 from ..people.person import People, Person
 from ..people.photographs import photo_size, read_with_header
@@ -30,7 +28,7 @@ from ..people.skeleton import SIDE, SKELETONS, Skeleton, make_skeleton, mirror_n
 __all__ = ['FILE_FAULTS', 'PERSON_FAULTS', 'JOINT_FAULTS', 'SKELETON_FAULTS', 'BOXES_FAULTS', 'NOTES', 'FAULTS', 'PUBLISHED',
            'REFUSED', 'CORRECTED', 'LEFT_OUT', 'BOXES_LEFT_OUT', 'WITH_REMEDY', 'SIGMAS', 'INPUT_SIZE', 'MIN_SIDE',
            'Finding', 'exit_code', 'fault_of_reason', 'fault_of_error', 'Report', 'add_error', 'add_tally',
-           'contradicting_pairs', 'read_skeleton', 'check_skeleton', 'add_people', 'read_rows', 'check_rows',
+           'contradicting_pairs', 'read_skeleton', 'check_skeleton', 'add_people', 'read_people_rows', 'check_rows',
            'PoseArrays', 'spread_evenly', 'are_mostly_wrong', 'face_joints', 'exchanged_faces', 'crossed_limbs',
            'length_ratios', 'check_sides', 'count_facing', 'compare_splits', 'Split', 'size_or_none',
            'is_on_photograph', 'check_joints', 'cut_people', 'check_photographs', 'describe_broken',
@@ -179,8 +177,8 @@ def exit_code(findings:list[Finding])->int: # of `p2net doctor`
 REFUSED = { # (field, how the problem begins) -> fault; the first that fits
     ('bbox', 'reads as x1'): 'box-corners', ('bbox', 'of every row lies between'): 'box-fractions', ('bbox', ''): 'box-kind',
     ('keypoints', 'has a visibility of'): 'visibility', ('keypoints', 'must be a list of names'): 'category',
-    ('keypoints', 'gives joint'): 'keypoints-value', ('keypoints', 'holds'): 'keypoints-value', ('keypoints', ''): 'keypoints-number',
-    ('image_id', ''): 'unknown-image', ('id', ''): 'image-id', ('file_name', ''): 'image-name', ('categories', ''): 'category',
+    ('keypoints:', ''): 'keypoints-value', ('keypoints', 'holds'): 'keypoints-value', ('keypoints', ''): 'keypoints-number',
+    ('image_id', ''): 'unknown-image', ('id', ''): 'image-id', ('file_name', ''): 'image-name', ('categories', ''): 'category', ('categories:', ''): 'category',
     ('height or width', ''): 'image-missing', (None, 'none of its'): 'unknown-category', (None, 'its joints are not those'): 'joint-names',
     (None, 'there is no such photograph'): 'image-missing'}
 CORRECTED = { # how the reason begins -> fault; None: no finding
@@ -195,9 +193,9 @@ CORRECTED = { # how the reason begins -> fault; None: no finding
 LEFT_OUT = {
     'crowd': None, 'no labelled joint': None, 'fewer than': None, 'no joint labelled': None, 'annotation of another category': None,
     'annotation of a category that is not listed': 'unknown-category', 'no box': 'box-missing', 'box without width': 'box-empty',
-    'box off the photograph': 'box-outside', 'all joints off the photograph': 'joint-outside', 'no centre': 'place-missing',
+    'box outside the photograph': 'box-outside', 'all joints outside the photograph': 'joint-outside', 'no centre': 'place-missing',
     'no scale': 'place-missing', '': 'left-out'}
-BOXES_LEFT_OUT = {'box of another category': None, 'box on an image': None, 'box without width': 'boxes-empty', 'box off': 'boxes-off',
+BOXES_LEFT_OUT = {'box of another category': None, 'box on an image': None, 'box without width': 'boxes-empty', 'box outside': 'boxes-off',
                   '': 'left-out'}
 
 # %% ../../nbs/tools/20_doctor.ipynb #2293c15c
@@ -306,7 +304,7 @@ def add_people(people:People, more:People)->None:
     for tally, new in ((people.left_out, more.left_out), (people.corrected, more.corrected)):
         for reason, (count, first) in new.items(): tally.add(reason, first, count)
 
-def read_rows(annotations:Annotations, folders:tuple, skeleton:Skeleton, report:Report)->People:
+def read_people_rows(annotations:Annotations, folders:tuple, skeleton:Skeleton, report:Report)->People:
     "The people of a split. Rows that are refused are counted and left out."
     try: return read_coco(annotations, folders, skeleton)
     except InputError as error: whole = error
@@ -600,7 +598,7 @@ def read_coco_split(root:Path, split:str, files:dict, annotations:Annotations, s
         try: annotations = hold_out(annotations, split)
         except InputError as error: add_error(report, error, file, 'layout'); return
     folders = image_folders(root, file, split)
-    people = read_rows(replace(annotations, left_out=Tally(), corrected=Tally()), folders, skeleton, report)
+    people = read_people_rows(replace(annotations, left_out=Tally(), corrected=Tally()), folders, skeleton, report)
     crowds = sum(row['iscrowd'] for row in annotations.rows)
     yield count_people(Split(split, file, people, skeleton, annotations, folders), len(annotations.rows), crowds, report)
 
@@ -632,9 +630,8 @@ def read_other_splits(found:PeopleFolder, report:Report)->Iterator[Split]:
 
 def read_without_refused(found:PeopleFolder, split:str)->tuple[People, list[InputError]]:
     "People of a split whose loader refused a person, and the errors of those who are left out."
-    faults, load = [], getattr(found, split)
-    if found.kind == 'mpii': load = partial(load_mpii, found.annotations[split], found.root/'images')
-    try: return load(faults=faults), faults
+    faults = []
+    try: return getattr(found, split)(faults=faults), faults
     except (InputError, OSError): return People(), []                           # the fault is not one of single people
 
 # %% ../../nbs/tools/20_doctor.ipynb #4318347d

@@ -40,13 +40,13 @@ from ..runs.record import read_record, write_whole
 # %% auto #0
 __all__ = ['SHIPPED', 'FORMAT', 'PHOTOS', 'VIDEOS', 'BoxSource', 'WRITE_BOX', 'WRITE_FILE', 'MAX_FAILED_READS', 'EXACT_COUNT',
            'ModelHeader', 'parse_header', 'locate_record', 'trained_skeleton', 'header_from_record', 'build_network',
-           'load_tensors', 'FoundPerson', 'pack_in_memory', 'check_picture_boxes', 'central_box', 'box_around_joints',
+           'load_tensors', 'FoundPerson', 'pack_in_memory', 'check_picture_boxes', 'central_box', 'box_around_pose',
            'PoseEstimator', 'save_network', 'check_picture', 'check_scores', 'find_one_person', 'list_files',
-           'ImageBoxes', 'read_plain_boxes', 'read_detections', 'read_coco_boxes', 'as_number', 'count_common_parts',
-           'count_parts', 'video_of', 'lookup_keys', 'BoxFile', 'read_box_file', 'boxes_on', 'check_box_file',
-           'add_size_mismatch', 'boxes_from_detector', 'load_torchvision_detector', 'box_source', 'joint_order',
-           'result_row', 'draw_people', 'VideoReader', 'explain_unreadable', 'describe_missing', 'write_frames',
-           'ResultRows', 'number_in_name', 'PredictionWriter', 'predict_files']
+           'ImageBoxes', 'read_plain_boxes', 'read_listed_detections', 'read_coco_boxes', 'digits_as_number',
+           'count_common_parts', 'count_parts', 'video_of', 'lookup_keys', 'BoxFile', 'read_box_file', 'boxes_on',
+           'check_box_file', 'add_size_mismatch', 'boxes_from_detector', 'load_torchvision_detector', 'box_source',
+           'joint_order', 'result_row', 'draw_people', 'VideoReader', 'explain_unreadable', 'describe_missing',
+           'write_frames', 'ResultRows', 'number_in_name', 'PredictionWriter', 'predict_files']
 
 # %% ../../nbs/tools/10_predict.ipynb #71b1da46
 SHIPPED = Path(p2net.__file__).parent/'weights'/'pose.safetensors'
@@ -177,7 +177,7 @@ def central_box(size:tuple[int, int], # (h, w) of the picture
     h, w = size
     return np.array([w*(1 - 1/padding)/2, h*(1 - 1/padding)/2, w/padding, h/padding])
 
-def box_around_joints(joints:np.ndarray, # (J, 2)
+def box_around_pose(joints:np.ndarray, # (J, 2)
                       scores:np.ndarray, # (J,)
                       confident:float=.3, # least score of a joint that counts, as a fraction of the best one
                       margin:float=.1, # added on each side, as a fraction of the longer side, for head and hands
@@ -254,7 +254,7 @@ def find_one_person(estimator:PoseEstimator, picture:np.ndarray)->list[FoundPers
     "The person in a picture without a box: a second pass through the box of the first pass's joints."
     size = picture.shape[:2]
     first = estimator.find(picture, central_box(size, estimator.header.padding)[None], np.ones(1))
-    box = box_around_joints(first[0].joints, first[0].scores)
+    box = box_around_pose(first[0].joints, first[0].scores)
     box = None if box is None else clip_box(box, size)
     return first if box is None or not min(box[2:]) > 0 else estimator.find(picture, box[None], np.ones(1))
 
@@ -321,7 +321,7 @@ def read_plain_boxes(data:dict, path, corrected:Tally)->list[ImageBoxes]:
     return found
 
 # %% ../../nbs/tools/10_predict.ipynb #8cadcd33
-def read_detections(data, path, corrected:Tally, left_out:Tally)->list[ImageBoxes]:
+def read_listed_detections(data, path, corrected:Tally, left_out:Tally)->list[ImageBoxes]:
     "Photographs of a detector's list."
     found, by_name = check_detections(data, path), {}
     for r in person_rows(found):
@@ -355,7 +355,7 @@ def read_coco_boxes(data:dict, path, corrected:Tally, left_out:Tally)->tuple[lis
     return list(found.values()), joint_names(category, path)
 
 # %% ../../nbs/tools/10_predict.ipynb #7c4f4f65
-def as_number(text:str)->int|None:
+def digits_as_number(text:str)->int|None:
     "The whole number that a text is, without sign; None for another text."
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
@@ -369,7 +369,7 @@ def count_parts(parts:tuple[str, ...], # of one spelling of a name, from the fil
     "`count_common_parts` for one spelling."
     pairs = [a == b for a, b in zip(parts, photo.absolute().parts[::-1])]
     if not pairs or pairs[0]: return pairs.index(False) if False in pairs else len(pairs)
-    number = len(parts) == 1 and None is not as_number(parts[0]) == as_number(photo.stem)
+    number = len(parts) == 1 and None is not digits_as_number(parts[0]) == digits_as_number(photo.stem)
     return .5 if number or parts[0] == photo.stem or parts[0].lower() == photo.name.lower() else 0
 
 def video_of(photo:Path)->Path:
@@ -380,7 +380,7 @@ def lookup_keys(name:str)->set: # of texts and numbers
     "Keys under which a name is stored. Names without a common key belong to different photographs."
     names = [Path(spelling).name for spelling in file_name_variants(name)]
     either = [*names, *(Path(n).stem for n in names)]
-    return {n.lower() for n in either} | {n for text in either if (n := as_number(text)) is not None}
+    return {n.lower() for n in either} | {n for text in either if (n := digits_as_number(text)) is not None}
 
 # %% ../../nbs/tools/10_predict.ipynb #1c4af4da
 class BoxFile:
@@ -427,7 +427,7 @@ def read_box_file(path, corrected:Tally, left_out:Tally)->tuple[list[ImageBoxes]
     data, joints = read_json(path), ()
     if isinstance(data, dict) and 'images' in data and 'annotations' in data: images, joints = read_coco_boxes(data, path, corrected, left_out)
     elif isinstance(data, dict) and not isinstance(data.get('annotations'), list): images = read_plain_boxes(data, path, corrected)
-    else: images = read_detections(data, path, corrected, left_out)
+    else: images = read_listed_detections(data, path, corrected, left_out)
     if not images: raise InputError('contains no boxes', WRITE_FILE, path)
     boxes = np.array([r['bbox'] for image in images for r in image.rows]).reshape(-1, 4)
     if len(boxes) and (boxes >= 0).all() and (boxes <= 1).all():
@@ -632,7 +632,7 @@ class ResultRows:
 
 def number_in_name(path:Path)->int|None:
     "The number that a photograph is named by; None for another name, and for a frame of a video."
-    return as_number(path.stem) if path.suffix.lower() in PHOTOS else None
+    return digits_as_number(path.stem) if path.suffix.lower() in PHOTOS else None
 
 # %% ../../nbs/tools/10_predict.ipynb #bc268a7b
 @dataclass
