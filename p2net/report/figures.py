@@ -22,7 +22,7 @@ from ..plotting import use_style
 from .claims import load_claims, numbers, records_folder, results_folder
 from .markdown import Markdown, commits_text, format_value, name_of, setting_text
 from .statistics import paired_gains, summarise
-from .tables import (EQUAL_COST, LAYOUTS, LEVEL_COLUMNS, RunsMissing, find_runs, largest_scale, load_runs, missing_text,
+from .tables import (LAYOUTS, LEVEL_COLUMNS, RunsMissing, find_runs, largest_scale, load_runs, missing_text,
                                  pick_runs, split_levels, table_runs, wanted_runs)
 from ..runs.record import AGAIN, read_arrays, read_table
 

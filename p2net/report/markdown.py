@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np, pandas as pd
 
-from .claims import TABLES
 from ..runs.config import flatten
 
 # %% auto #0
