@@ -11,7 +11,8 @@ from pathlib import Path
 import yaml
 
 # %% auto #0
-__all__ = ['ISSUES', 'InputError', 'read_text', 'read_json', 'read_yaml', 'Tally', 'explain']
+__all__ = ['AGAIN', 'FIRST_BYTES', 'WEB_PAGE', 'ISSUES', 'InputError', 'kind_of', 'text_of', 'read_text', 'unparsable',
+           'read_json', 'read_yaml', 'Tally', 'explain']
 
 # %% ../nbs/05_errors.ipynb #eaed4fef
 class InputError(ValueError):
@@ -28,6 +29,48 @@ class InputError(ValueError):
         super().__init__(' '.join(line.split()))
         self.problem, self.remedy, self.file, self.row, self.field = problem, remedy, file, row, field
 
+# %% ../nbs/05_errors.ipynb #e5a93deb
+AGAIN = 'download it again'
+FIRST_BYTES = ( # what a file begins with, what it is, what to do
+    (b'version https://git-lfs', 'a Git LFS pointer, not the file that it stands for',
+     'run `git lfs pull` in its repository, or download the file itself'),
+    (b'/annex/objects/', 'a git-annex pointer, not the file that it stands for',
+     'run `git annex get` in its repository, or download the file itself'),
+    (b'\x1f\x8b', 'a gzip archive', 'unpack it'),
+    (b'PK\x03\x04', 'a ZIP archive', 'unpack it'),
+    (b'BZh', 'a bzip2 archive', 'unpack it'),
+    (b'\xfd7zXZ', 'an xz archive', 'unpack it'),
+    (b"7z\xbc\xaf'\x1c", 'a 7z archive', 'unpack it'),
+    (b'Rar!', 'a RAR archive', 'unpack it'),
+    (b'\x89HDF\r\n\x1a\n', 'an HDF5 file', None),
+    (b'MATLAB ', 'a .mat file', None),
+    (b'\x93NUMPY', "an array of NumPy's (.npy)", None),
+    (b'%PDF', 'a PDF file', AGAIN),
+    (b'\xff\xd8\xff', 'a JPEG photograph', None),
+    (b'\x89PNG', 'a PNG picture', None))
+WEB_PAGE = b'<!doctype', b'<html', b'<head', b'<?xml', b'<!--', b'<script', b'<meta'
+
+def kind_of(data:bytes, # the file, or its first 512 bytes
+           )->tuple[str, str|None]|None: # what it is, what to do; None: not known
+    "What a file is that should have been something else."
+    if not data: return 'an empty file', AGAIN
+    for first, kind, remedy in FIRST_BYTES:
+        if data.startswith(first): return kind, remedy
+    if data[:100].lstrip(b'\xef\xbb\xbf \t\r\n').lower().startswith(WEB_PAGE):
+        return 'a web page (HTML), not the file that was asked for', 'download it again; some pages want a login or a click first'
+    if not data[:512].strip(b'\0'): return 'a file that begins with zeros only', f'a download broke off; {AGAIN}'
+    if data[257:262] == b'ustar': return 'a tar archive', 'unpack it'
+
+def text_of(data:bytes, # as in `kind_of`
+           )->tuple[str, None]|None: # what it is, nothing to do; None: no text
+    "A text file of no known kind, with its beginning. For readers of files that are no text."
+    try: text = data[:512].decode('utf-8')
+    except UnicodeDecodeError as error:
+        if error.start < 500: return None
+        text = data[:error.start].decode('utf-8')
+    if text.isprintable() or not set(map(ord, text)) & {*range(9), *range(14, 32)}:
+        return f'a text file that begins with {(text.strip().splitlines() or [""])[0][:40]!r}', None
+
 # %% ../nbs/05_errors.ipynb #365f926a
 def read_text(path)->str: # '\n' at the ends of lines
     "Content of a text file in UTF-8, with or without a byte-order mark. InputError if there is no such file or it is no text."
@@ -36,22 +79,33 @@ def read_text(path)->str: # '\n' at the ends of lines
     except FileNotFoundError: raise InputError('there is no such file', file=path) from None
     except IsADirectoryError: raise InputError('this is a folder, not a file', file=path) from None
     except UnicodeDecodeError as error:
+        kind, remedy = kind_of(error.object[:512]) or (None, None)
+        if kind: raise InputError(f'this is {kind}', remedy or 'a text file is needed here', path) from None
         raise InputError(f'byte {error.start} is no UTF-8', 'save the file as UTF-8', path) from None
     except ValueError as error: raise InputError(f'this is no path of a file ({error})', file=repr(str(path))) from None
 
 # %% ../nbs/05_errors.ipynb #374f18f7
+def unparsable(form:str, # 'JSON'
+               text:str, # the file
+               error:Exception|None, # where its parser stopped
+               path)->InputError:
+    "The InputError for a text that is not in the form it should be in: what else it is, or where it stops."
+    kind, remedy = kind_of(text[:512].encode()) or (None, None)
+    return InputError(f'not readable as {form}: ' + (f'this is {kind}' if kind else f'{error}'), remedy, path)
+
 def read_json(path)->object:
-    "What a JSON file holds. InputError with the line where it stops being JSON."
+    "What a JSON file holds. InputError with what it is instead, or with the line where it stops being JSON."
     text = read_text(path)
     try: return json.loads(text)
-    except (ValueError, RecursionError) as error: raise InputError(f'not readable as JSON: {error}', file=path) from None
+    except (ValueError, RecursionError) as error: raise unparsable('JSON', text, error, path) from None
 
 def read_yaml(path)->object:
-    "What a YAML file holds. InputError with the place where it stops being YAML."
+    "What a YAML file holds. InputError with what it is instead, or with the place where it stops being YAML."
     text = read_text(path)
-    try: return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f'not readable as YAML: {error}', file=path) from None
+    try: found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error: raise unparsable('YAML', text, error, path) from None
+    if isinstance(found, str) and kind_of(text[:512].encode()): raise unparsable('YAML', text, None, path)
+    return found
 
 # %% ../nbs/05_errors.ipynb #894bc652
 class Tally(dict):

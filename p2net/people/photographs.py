@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import InputError, kind_of
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'MAX_BYTES', 'ADVICE', 'SIZES', 'FORMATS', 'FAULTS', 'STARTS', 'HEIC', 'AVIF', 'BRANDS', 'NO_PICTURE',
@@ -142,11 +142,9 @@ def pillow_header(data, path)->Header:
 
 # %% ../../nbs/people/25_photographs.ipynb #484b1322
 STARTS = { # first bytes -> what it is, what to do
-    b'version https://git-lfs': ('a pointer of git-lfs, not the photograph', 'fetch it with git lfs pull'),
     b'\0\5\x16\7': ("a side file that macOS wrote, not a photograph", 'leave it out'),
     b'%PDF': ('a PDF', 'export its picture as JPEG or PNG'), b'%!PS': ('PostScript', 'export it as JPEG or PNG'),
-    b'8BPS': ('a Photoshop file', 'export it as JPEG or PNG'), b'PK\3\4': ('a ZIP archive', 'unpack it'),
-    b'\x1f\x8b': ('packed by gzip', 'unpack it'), b'FUJIFILMCCD-RAW': ("a camera's raw file", 'export it as JPEG'),
+    b'8BPS': ('a Photoshop file', 'export it as JPEG or PNG'), b'FUJIFILMCCD-RAW': ("a camera's raw file", 'export it as JPEG'),
     b'\x1aE\xdf\xa3': ('a film', 'give it the ending .mkv or .webm'), b'\0\0\1\xba': ('a film', 'give it the ending .mpg')}
 HEIC = 'HEIC', 'save it as JPEG (a phone does so with the camera setting "Most Compatible")'
 AVIF = "AVIF that is broken or that this Pillow can't read", 'save it as JPEG'
@@ -165,11 +163,11 @@ def what_it_seems(data)->tuple[str, str]: # what, remedy
     for magic, said in STARTS.items():
         if start.startswith(magic): return said
     text = start.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
-    if text.startswith((b'<!doctype html', b'<html')): return 'a web page, not the photograph', 'download it again'
-    if b'<svg' in text: return 'SVG', 'export it as JPEG or PNG'
-    if not any(start): return 'nothing but zeros at its start', ADVICE
+    if b'<svg' in text and not text.startswith((b'<!doctype html', b'<html')): return 'SVG', 'export it as JPEG or PNG'
     kind = next((name for magic, name in KINDS.items() if start.startswith(magic)), None)
-    return f'not a whole picture: a {kind} that is cut short or broken' if kind else NO_PICTURE, ADVICE
+    if kind: return f'not a whole picture: a {kind} that is cut short or broken', ADVICE
+    kind, remedy = kind_of(start) or (NO_PICTURE, None)
+    return kind, remedy or ADVICE
 
 # %% ../../nbs/people/25_photographs.ipynb #7a340a3d
 def header(data, # bytes or memory map of the file
