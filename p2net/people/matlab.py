@@ -4,200 +4,89 @@
 
 # %% ../../nbs/people/55_matlab.ipynb #ba40dc6d
 from __future__ import annotations
-import io, math, struct, tokenize, zipfile, zlib
+import importlib, io, os, pickle, struct, subprocess, sys, tokenize, warnings, zipfile, zlib
 from pathlib import Path
 import numpy as np
-from ..errors import InputError
+from ..errors import AGAIN, InputError, kind_of, text_of
 
 # %% auto #0
-__all__ = ['AGAIN', 'FIRST_BYTES', 'WEB_PAGE', 'NUMBERS', 'ARRAYS', 'TEXTS', 'OTHERS', 'INT8', 'INT32', 'UINT32', 'MATRIX',
-           'COMPRESSED', 'CELL', 'STRUCT', 'CHAR', 'ONE_NUMBER', 'DEEPEST', 'ARCHIVE_ERRORS', 'ARRAY_ERRORS', 'kind_of',
-           'Damaged', 'Unread', 'Elements', 'read_bytes', 'check_header', 'check_names', 'read_mat', 'read_npz',
-           'read_array']
-
-# %% ../../nbs/people/55_matlab.ipynb #b9f2a927
-AGAIN = 'download it again'
-FIRST_BYTES = ( # what a file begins with, what it is, what to do
-    (b'version https://git-lfs', 'a Git LFS pointer, not the file that it stands for',
-     'run `git lfs pull` in its repository, or download the file itself'),
-    (b'/annex/objects/', 'a git-annex pointer, not the file that it stands for',
-     'run `git annex get` in its repository, or download the file itself'),
-    (b'\x1f\x8b', 'a gzip archive', 'unpack it'),
-    (b'PK\x03\x04', 'a zip archive', 'unpack it'),
-    (b'BZh', 'a bzip2 archive', 'unpack it'),
-    (b'\xfd7zXZ', 'an xz archive', 'unpack it'),
-    (b"7z\xbc\xaf'\x1c", 'a 7z archive', 'unpack it'),
-    (b'Rar!', 'a RAR archive', 'unpack it'),
-    (b'\x89HDF\r\n\x1a\n', 'an HDF5 file', None),
-    (b'MATLAB ', 'a .mat file', None),
-    (b'\x93NUMPY', "an array of NumPy's (.npy)", None),
-    (b'%PDF', 'a PDF file', AGAIN),
-    (b'\xff\xd8\xff', 'a JPEG photograph', None),
-    (b'\x89PNG', 'a PNG picture', None))
-WEB_PAGE = b'<!doctype', b'<html', b'<head', b'<?xml', b'<!--', b'<script', b'<meta'
-
-def kind_of(data:bytes, # the file, or its first 512 bytes
-           )->tuple[str, str|None]|None: # what it is, what to do; None: not known
-    "What a file is that should have been something else."
-    if not data: return 'an empty file', AGAIN
-    for first, kind, remedy in FIRST_BYTES:
-        if data.startswith(first): return kind, remedy
-    if data[:100].lstrip(b'\xef\xbb\xbf \t\r\n').lower().startswith(WEB_PAGE):
-        return 'a web page (HTML), not a file of data', 'download it again; some pages want a login or a click first'
-    if not data[:512].strip(b'\0'): return 'a file that begins with zeros only', f'a download broke off; {AGAIN}'
-    if data[257:262] == b'ustar': return 'a tar archive', 'unpack it'
-    try: text = data[:512].decode('utf-8')
-    except UnicodeDecodeError as error:
-        if error.start < 500: return None
-        text = data[:error.start].decode('utf-8')
-    if text.isprintable() or not set(map(ord, text)) & {*range(9), *range(14, 32)}:
-        return f'a text file that begins with {(text.strip().splitlines() or [""])[0][:40]!r}', None
+__all__ = ['OTHERS', 'SECONDS', 'MEMORY', 'STARTED', 'MATRIX', 'COMPRESSED', 'ARCHIVE_ERRORS', 'ARRAY_ERRORS', 'Unread',
+           'value_of', 'Damaged', 'variables_of', 'limit_memory', 'answer', 'by_scipy', 'read_bytes', 'check_header',
+           'check_elements', 'check_names', 'read_mat', 'read_npz', 'read_array']
 
 # %% ../../nbs/people/55_matlab.ipynb #0f32bcea
-# types of numbers by the kind of an element, and by the class of an array in MATLAB
-NUMBERS = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 9: 'f8', 12: 'i8', 13: 'u8'}
-ARRAYS = {6: 'f8', 7: 'f4', 8: 'i1', 9: 'u1', 10: 'i2', 11: 'u2', 12: 'i4', 13: 'u4', 14: 'i8', 15: 'u8'}
-TEXTS = {1: 'latin-1', 2: 'latin-1', 4: 'utf-16', 16: 'utf-8', 17: 'utf-16', 18: 'utf-32'}
-OTHERS = {3: 'an object', 5: 'a sparse matrix', 16: 'a function', 17: 'an object', 18: 'an object'}
-INT8, INT32, UINT32, MATRIX, COMPRESSED = 1, 5, 6, 14, 15
-CELL, STRUCT, CHAR = 1, 2, 4
-ONE_NUMBER = UINT32, 8, 6, 0, INT32, 8, 1, 1, INT8, 0 # header of a double of 1 x 1 without a name
-DEEPEST = 50 # levels of cells and structures within each other; MPII has 5
-
-class Damaged(ValueError):
-    "A .mat file stops making sense; `read_mat` turns this into an InputError."
-
 class Unread(ValueError):
     "A value of a class that isn't read; `read_mat` turns this into an InputError."
 
-class Elements:
-    "MATLAB's elements in a sequence of bytes."
-    def __init__(self,
-                 data:bytes,
-                 order:str, # '<' or '>', of the bytes of a number
-                 packed:bool=False, # whether the bytes were packed
-                ):
-        self.data, self.order, self.packed = data, order, packed
-        self.two, self.ten = (struct.Struct(f'{order}{n}I').unpack_from for n in (2, 10))
-        self.dtypes = {kind: np.dtype(order + name) for kind, name in NUMBERS.items()}
+OTHERS = dict(MatlabObject='an object', MatlabOpaque='an object', MatlabFunction='a function')
 
-    def tag(self, at:int)->tuple[int, int, int, int]: # kind, first byte of the content, its length, next element
-        "What the eight bytes at the head of an element say."
-        if at + 8 > len(self.data): raise Damaged(f'it ends at byte {len(self.data)} within an element')
-        kind, size = self.two(self.data, at)
-        if kind >> 16: # the short form
-            kind, size, start, following = kind & 0xffff, kind >> 16, at + 4, at + 8
-            if size > 4: raise Damaged(f'the element at byte {at} has an impossible length')
-        else: start, following = at + 8, at + 8 + size + (0 if kind == COMPRESSED else -size % 8)
-        if start + size > len(self.data):
-            raise Damaged(f'the element at byte {at} should have {size} bytes, {len(self.data) - start} are there')
-        return kind, start, size, following
+def value_of(found)->object: # as in the table above
+    "A value as we have it, from one as scipy has it. Unread for what isn't in the table."
+    if type(found).__name__ in OTHERS: raise Unread(OTHERS[type(found).__name__])
+    if hasattr(found, 'tocsc'): raise Unread('a sparse matrix')
+    if names := found.dtype.names: return [dict(zip(names, map(value_of, row))) for row in found.ravel('F').tolist()]
+    if found.dtype == object: return [value_of(v) for v in found.ravel('F')]
+    if found.dtype.kind == 'U' and found.ndim > 1: raise Unread('a text of three dimensions')
+    if found.dtype.kind == 'U' and not found.size: return ''
+    if found.size == 1: return found.item()
+    if found.dtype.kind == 'U': return found.tolist()
+    if found.shape == (1, 0): return np.zeros((0, 0))
+    return found.astype(found.dtype.newbyteorder('='), copy=False)
 
-    def content(self, at:int, kind:int, what:str)->tuple[bytes, int]: # bytes, next element
-        "Content of an element that must be of this kind."
-        found, start, size, following = self.tag(at)
-        if found != kind: raise Damaged(f'{what} should be at byte {at}')
-        return self.data[start:start+size], following
+# %% ../../nbs/people/55_matlab.ipynb #15557b1e
+SECONDS, MEMORY = 300, 4*2**30 # for one file, and bytes; a file of MPII's size takes 12 s and 1.1 GB
+STARTED = b'p2net answers:'
 
-    def header(self, at:int)->tuple[int, int, tuple[int, ...], str, int]: # class, flags, dimensions, name, content
-        "The first three elements within a `MATRIX`."
-        flags, at = self.content(at, UINT32, 'flags')
-        dims, at = self.content(at, INT32, 'dimensions')
-        name, at = self.content(at, INT8, 'a name')
-        if len(flags) != 8 or len(dims) % 4 or not 8 <= len(dims) <= 128:
-            raise Damaged(f'the matrix before byte {at} has a wrong header')
-        dims = struct.unpack(f'{self.order}{len(dims)//4}i', dims)
-        if min(dims) < 0: raise Damaged(f'the matrix before byte {at} has the dimensions {dims}')
-        (flags, _) = self.two(flags, 0)
-        return flags & 255, flags >> 8, dims, name.decode('latin-1'), at
+class Damaged(ValueError):
+    "A .mat file that can't be read; `read_mat` turns this into an InputError."
 
-    def value(self, kind:int, flags:int, dims:tuple[int, ...], at:int, depth:int=0)->object:
-        "Content of a `MATRIX` after its header."
-        count = math.prod(dims)
-        if kind in ARRAYS: return self.array(kind, flags, dims, count, at)
-        if kind == CHAR: return self.text(dims, at)
-        if kind in OTHERS: raise Unread(OTHERS[kind])
-        if kind not in (CELL, STRUCT): raise Damaged(f'the matrix before byte {at} is of an unknown class {kind}')
-        if depth > DEEPEST: raise Damaged(f'cells are nested more than {DEEPEST} deep at byte {at}')
-        names = ('',) if kind == CELL else None
-        if kind == STRUCT: names, at = self.names(at)
-        if 8*count*max(len(names), 1) > len(self.data):
-            raise Damaged(f'the matrix before byte {at} says that it has {count} elements')
-        rows = []
-        for _ in range(count):
-            row = {}
-            for name in names: row[name], at = self.inner(at, depth + 1)
-            rows.append(row)
-        return [row[''] for row in rows] if kind == CELL else rows
+def variables_of(data:bytes, # of a .mat file
+                 names:tuple[str, ...], # of variables; none: all
+                )->tuple[list[str], dict[str, object], dict[str, str]]: # names of all variables; values; what the others are
+    "Variables of a .mat file, as scipy reads it: a damaged file may raise anything, or end the process."
+    from scipy.io import loadmat, whosmat
+    values, unread = {}, {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings('error', 'Unreadable variable')     # of which scipy would return the text of the error
+        warnings.filterwarnings('error', category=RuntimeWarning)   # numbers that their type can't hold
+        there = [name for name, *_ in whosmat(io.BytesIO(data)) if not name.startswith('__')]
+        for name in (name for name in names or there if name in there):
+            try: values[name] = value_of(loadmat(io.BytesIO(data), mat_dtype=True, variable_names=[name])[name])
+            except np.exceptions.ComplexWarning: unread[name] = 'complex numbers'
+            except Unread as error: unread[name] = str(error)
+    return there, values, unread
 
-    def inner(self, at:int, depth:int)->tuple[object, int]: # value, where the next element is
-        "An element `MATRIX` within another one."
-        kind, start, size, following = self.tag(at)
-        if kind != MATRIX: raise Damaged(f'a matrix should be at byte {at}')
-        if size >= 48 and self.ten(self.data, start) == ONE_NUMBER: # as nearly all of MPII's two million
-            return float(self.numbers(1, start + 40)[0][0]), following
-        if not size: return np.zeros((0, 0)), following
-        kind, flags, dims, _, at = self.header(start)
-        return self.value(kind, flags, dims, at, depth), following
+def limit_memory()->None:
+    "Limit the memory of this process, where the system can do that: a damaged file may ask for any amount."
+    try:
+        import resource                                             # which Windows lacks
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    except (ImportError, ValueError, OSError): pass                 # macOS may refuse; so does a limit that is lower already
 
-    def array(self, kind:int, flags:int, dims:tuple[int, ...], count:int, at:int)->object: # number or array
-        "Numbers in the type that the array has in MATLAB; files store them in a shorter one where that loses nothing."
-        numbers, at = self.numbers(count, at)
-        if flags & 8: numbers = numbers + 1j*self.numbers(count, at)[0]
-        else: numbers = self.cast(numbers, bool if flags & 2 else ARRAYS[kind], at)
-        if count == 1: return numbers[0].item()
-        try: return numbers.reshape(dims, order='F')
-        except ValueError: raise Damaged(f'the array at byte {at} has the dimensions {dims}') from None
+def answer()->None:
+    "The child process: arguments of `variables_of` from stdin, what it returns to stdout."
+    out = os.fdopen(os.dup(1), 'wb')
+    os.dup2(2, 1)                                                   # what a library prints goes to stderr
+    importlib.import_module('scipy.io')                             # before the mark: what fails here is no fault of the file
+    limit_memory()
+    out.write(STARTED); out.flush()
+    pickle.dump(variables_of(*pickle.load(sys.stdin.buffer)), out, pickle.HIGHEST_PROTOCOL)
+    out.flush()
 
-    def cast(self, numbers:np.ndarray, dtype, at:int)->np.ndarray:
-        "Numbers in another type, which must be able to hold them."
-        if np.can_cast(numbers.dtype, dtype): return numbers.astype(dtype)
-        with np.errstate(all='ignore'): found = numbers.astype(dtype)
-        if found.dtype.kind in 'iu' and (found != numbers).any():
-            raise Damaged(f'the numbers before byte {at} are none of type {found.dtype}')
-        return found
-
-    def numbers(self, count:int, at:int)->tuple[np.ndarray, int]: # (count,), where the next element is
-        "An element of so many numbers."
-        kind, start, size, following = self.tag(at)
-        if (dtype := self.dtypes.get(kind)) is None: raise Damaged(f'numbers should be at byte {at}')
-        if size != count*dtype.itemsize: raise Damaged(f'{count} numbers should be at byte {at}, it has {size} bytes')
-        return np.frombuffer(self.data, dtype, count, start), following
-
-    def text(self, dims:tuple[int, ...], at:int)->str|list[str]:
-        "A text of one row, or the rows of several."
-        kind, start, size, _ = self.tag(at)
-        if (code := TEXTS.get(kind)) is None: raise Damaged(f'a text should be at byte {at}')
-        if code != 'utf-8' and code != 'latin-1': code += '-le' if self.order == '<' else '-be'
-        text = self.data[start:start+size].decode(code)
-        if dims[0] == 1 or not text: return text
-        if len(dims) != 2 or len(text) != math.prod(dims):
-            raise Damaged(f'the text at byte {at} has not the dimensions {dims}')
-        return [text[row::dims[0]] for row in range(dims[0])]
-
-    def names(self, at:int)->tuple[list[str], int]: # names of the fields, where the first field is
-        "Names of the fields of a structure."
-        length, at = self.content(at, INT32, 'the length of names')
-        names, at = self.content(at, INT8, 'names of fields')
-        length = struct.unpack(self.order + 'i', length)[0] if len(length) == 4 else 0
-        if length < 1 or len(names) % length:
-            raise Damaged(f'the names of fields before byte {at} are of a wrong length')
-        return [names[n:n+length].split(b'\0')[0].decode('latin-1') for n in range(0, len(names), length)], at
-
-    def variables(self, at:int=0)->list[tuple]: # name, elements, then the arguments of their `value`
-        "The variables from a byte on; only their headers are read."
-        found = []
-        while at < len(self.data):
-            if not any(self.data[at:at+8]) and not self.data[at:].strip(b'\0'): break # zeros behind the last variable
-            kind, start, size, following = self.tag(at)
-            if kind == COMPRESSED and not self.packed:
-                found += Elements(zlib.decompress(self.data[start:start+size]), self.order, packed=True).variables()
-            elif kind == MATRIX:
-                kind, flags, dims, name, start = self.header(start)
-                found.append((name, self, kind, flags, dims, start))
-            else: raise Damaged(f'a variable should be at byte {at}')
-            at = following
-        return found
+def by_scipy(data:bytes, names:tuple[str, ...])->tuple: # as `variables_of`
+    "What `variables_of` returns in another process. Damaged if it doesn't return there."
+    program = f'import sys; sys.path[:] = {[str(p) for p in sys.path]!r}; from p2net.people.matlab import answer; answer()'
+    env = dict(os.environ, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', MKL_NUM_THREADS='1')
+    try:
+        done = subprocess.run([sys.executable, '-c', program], input=pickle.dumps((data, names)), capture_output=True,
+                              timeout=SECONDS, env=env)
+    except subprocess.TimeoutExpired: raise Damaged(f'it was not read within {SECONDS} s') from None
+    _, started, found = done.stdout.partition(STARTED)
+    said = done.stderr.decode(errors='replace').strip().splitlines() or [f'its reader ended with code {done.returncode}']
+    if not started: raise RuntimeError(f'the process that reads .mat files does not start: {said[-1]}')
+    if done.returncode < 0: raise Damaged(f'its reader was ended by signal {-done.returncode}')
+    if done.returncode: raise Damaged(f'{said[-1]:.100}')
+    return pickle.loads(found)
 
 # %% ../../nbs/people/55_matlab.ipynb #a6706b74
 def read_bytes(path)->bytes:
@@ -216,8 +105,24 @@ def check_header(data:bytes, path)->str: # order of the bytes
             remedy = 'load it in MATLAB and save it with the option -v7'
             raise InputError('this is a file of MATLAB 7.3 (HDF5)', remedy, path)
     if data.startswith(b'MATLAB '): raise InputError('the header of this .mat file is damaged or cut', AGAIN, path)
-    kind, remedy = kind_of(data) or ('no .mat file of MATLAB 5 to 7.2', f'{AGAIN}, or save it with the option -v7')
+    kind, remedy = kind_of(data) or text_of(data) or ('no .mat file of MATLAB 5 to 7.2', f'{AGAIN}, or save it with the option -v7')
     raise InputError(f'this is {kind}', remedy or 'a .mat file is needed here, saved with the option -v7', path)
+
+MATRIX, COMPRESSED = 14, 15 # types of elements
+
+def check_elements(data:bytes, order:str)->int: # where they end
+    "Damaged where the variables of a file don't fill it, zlib.error where a packed one isn't as it was written."
+    at = 128
+    while at < len(data):
+        if not any(data[at:at+8]) and not data[at:].strip(b'\0'): break # zeros behind the last variable
+        if at + 8 > len(data): raise Damaged(f'it ends at byte {len(data)} within an element')
+        kind, size = struct.unpack(order + 'II', data[at:at+8])
+        content = data[at+8:at+8+size]
+        if kind not in (MATRIX, COMPRESSED): raise Damaged(f'a variable should be at byte {at}')
+        if len(content) < size: raise Damaged(f'the element at byte {at} should have {size} bytes, {len(content)} are there')
+        if kind == COMPRESSED: zlib.decompress(content)                 # which checks the checksum
+        at += 8 + size + (-size % 8 if kind == MATRIX else 0)
+    return at
 
 def check_names(names:tuple[str, ...], # asked for
                 there, # in the file
@@ -233,19 +138,15 @@ def read_mat(path, # .mat
             )->dict[str, object]: # name -> value, see the table above
     "Variables of a MATLAB file. InputError in one line if it is something else, damaged or lacks one of them."
     data = read_bytes(path)
-    order, found = check_header(data, path), {}
+    order = check_header(data, path)
     try:
-        variables = {name: rest for name, *rest in Elements(data, order).variables(128) if name}
-        check_names(names, variables, 'variable', whose, path)
-        for name in names or variables:
-            elements, *header = variables[name]
-            try: found[name] = elements.value(*header)
-            except Unread as error:
-                remedy = 'save it as arrays and structures'
-                raise InputError(f"holds {error}, which can't be read", remedy, path, None, f'variable {name!r}') from None
-    except (Damaged, zlib.error, UnicodeDecodeError) as error:
+        there, values, unread = by_scipy(data[:check_elements(data, order)], names)
+    except (Damaged, zlib.error) as error:
         raise InputError(f'this .mat file is damaged or cut ({error})', AGAIN, path) from None
-    return found
+    check_names(names, there, 'variable', whose, path)
+    for name, what in unread.items():
+        raise InputError(f"holds {what}, which can't be read", 'save it as arrays and structures', path, None, f'variable {name!r}')
+    return values
 
 # %% ../../nbs/people/55_matlab.ipynb #03154300
 ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError,
@@ -258,7 +159,7 @@ def read_npz(path, # .npz
             )->dict[str, np.ndarray]:
     "Arrays of a NumPy archive. InputError in one line if it is something else, damaged or lacks one of them."
     data, found = read_bytes(path), {}
-    kind, remedy = kind_of(data) or ('a file of an unknown kind', AGAIN)
+    kind, remedy = kind_of(data) or text_of(data) or ('a file of an unknown kind', AGAIN)
     if not data.startswith(b'PK\x03\x04'):
         raise InputError(f'this is {kind}, no .npz file', remedy or 'give an .npz file', path)
     try:
