@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,7 @@ from .people.annotations import Annotations, Row, read_annotations
 from .people.coco import check_detection, clip_box, load_detections, photo_of, read_coco
 from .people.folder import (PeopleFolder, SPLITS, candidate_folders, coco_candidates, coco_files, coco_skeleton, find_people, hold_out,
                                  image_folders, lsp_folder, missing, mpii_folder)
-from .people.lsp import expect, people_of, photographs_of
-from .people.mpii import from_rows
+from .people.mpii import load_mpii
 from .people.pack import Cutter, canvas_side, invert, people_arrays, single_threaded_cv2
 from .people.person import People, Person
 from .people.photographs import photo_size, read_with_header
@@ -33,7 +33,7 @@ __all__ = ['FILE_FAULTS', 'PERSON_FAULTS', 'JOINT_FAULTS', 'SKELETON_FAULTS', 'B
            'people_of_rows', 'check_rows', 'check_people', 'Poses', 'evenly', 'most_of', 'face_of', 'turned_faces',
            'crossed_limbs', 'unequal_limbs', 'check_sides', 'facing', 'check_both', 'Split', 'size_of', 'cut_out',
            'check_photographs', 'unreadable', 'check_others', 'is_on', 'check_joints', 'check_boxes', 'refused_boxes',
-           'recognised', 'coco_splits', 'coco_split', 'loaded_splits', 'mpii_alone', 'lsp_alone', 'examine']
+           'recognised', 'coco_splits', 'coco_split', 'loaded_splits', 'all_but_refused', 'examine']
 
 # %% ../nbs/88_doctor.ipynb #7b3c9eaf
 FILE_FAULTS = { # name -> (what is seen, what comes of it and what to do)
@@ -604,12 +604,15 @@ def loaded_splits(found:PeopleFolder, report:Report)->Iterator[Split]:
     "The splits of a folder of MPII, LSP or LSPET, as far as they can be read."
     read, refused = {}, {}
     for split in SPLITS:
-        load = getattr(found, split)
+        load, file = getattr(found, split), found.annotations.get(split, found.root)
         if getattr(load, 'func', None) is missing: report.add('no-split', found.root/split, *load.args); continue
         try: read[split] = load()
-        except (InputError, OSError) as error: refused[split] = error
-    if refused and found.kind != 'mpii': read, refused = lsp_alone(found, refused, report), {}
-    for split, error in refused.items(): read[split] = mpii_alone(found, split, error, report)
+        except (InputError, OSError) as error:
+            people, faults = all_but_refused(found, split)
+            # without a row: a photograph of LSP. By its text, since both splits may find a fault of one file
+            refused |= {(file, str(f)): (f, 'refused' if f.row else 'image-broken') for f in faults} or {(file, str(error)): (error, 'refused')}
+            if faults and (found.kind != 'mpii' or file not in map(found.annotations.get, read)): read[split] = people
+    for (file, _), (error, default) in refused.items(): report.refused(error, file, default)
     for split, people in read.items():
         file = found.annotations.get(split, found.root)
         report.tally(people.left_out, LEFT_OUT, file)
@@ -617,33 +620,12 @@ def loaded_splits(found:PeopleFolder, report:Report)->Iterator[Split]:
         check_people(people, len(people) + people.left_out.total, 0, file, report)
         yield Split(split, file, people, found.skeleton)
 
-def mpii_alone(found:PeopleFolder, split:str, error:Exception, report:Report)->People:
-    "People of MPII's JSON form, each row by itself, after its loader refused."
-    file, people, refused = found.annotations[split], People(), []
-    try: rows = read_json(file) if file.suffix == '.json' else []
-    except (InputError, OSError): rows = []
-    for n, row in enumerate(rows if isinstance(rows, list) else (), 1):
-        try:
-            one = from_rows([row], found.root/'images', file)
-            places = (Tally({reason: (1, f'person {n}') for reason in tally}) for tally in (one.left_out, one.mended))
-            extend(people, People([replace(p, person_id=n) for p in one], *places))
-        except InputError as fault: refused.append(InputError(fault.problem, fault.remedy, fault.file, f'person {n}', fault.field))
-    for fault in refused or [error]: report.refused(fault, file)
-    return people
-
-def lsp_alone(found:PeopleFolder, errors:dict, report:Report)->dict[str, People]: # one split with everybody
-    "People of LSP or LSPET, each photograph by itself, after its loader refused."
-    file, people, refused = found.root/'joints.mat', People(), []
-    try:
-        joints, visibility = expect(found.root, found.kind)
-        photographs = photographs_of(found.root, 4 if found.kind == 'lsp' else 5, len(joints))
-    except (InputError, OSError): photographs = []
-    for column in range(len(photographs)):
-        try: extend(people, people_of(found.root, photographs, [column], joints, visibility))
-        except InputError as error: refused.append(error)
-    for error in refused: report.add(refusal_of(error, 'image-broken'), file, unreadable(error, report))
-    for error in {str(error): error for error in errors.values() if not refused}.values(): report.refused(error, file)
-    return {'train': people} if people else {}
+def all_but_refused(found:PeopleFolder, split:str)->tuple[People, list[InputError]]:
+    "People of a split whose loader refused somebody, and what is wrong with each that isn't among them."
+    faults, load = [], getattr(found, split)
+    if found.kind == 'mpii': load = partial(load_mpii, found.annotations[split], found.root/'images')
+    try: return load(faults=faults), faults
+    except (InputError, OSError): return People(), []                           # not a matter of single people
 
 # %% ../nbs/88_doctor.ipynb #4318347d
 def examine(folder, # of photographs, in any layout that `find_people` knows

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 import numpy as np
 from ..errors import InputError, read_json
+from .annotations import collected
 from .coco import clip_box
 from .matlab import read_mat
 from .mpii import FARTHEST
@@ -17,13 +18,13 @@ from .skeleton import SKELETONS
 
 # %% auto #0
 __all__ = ['SHAPES', 'MARGIN', 'PHOTO', 'read_joints_mat', 'check_numbers', 'read_lsp', 'joints_of', 'box_around',
-           'photographs_of', 'people_of', 'expect', 'load_lsp', 'load_lspet', 'columns_of', 'number_of']
+           'photographs_of', 'people_of', 'person_of', 'expect', 'load_lsp', 'load_lspet', 'columns_of', 'number_of']
 
 # %% ../../nbs/people/65_lsp.ipynb #9f0a0ba2
 SHAPES = dict(lsp=(3, 14), lspet=(14, 3)) # how the shape of `joints` begins
 
 def read_joints_mat(path)->tuple[str, np.ndarray]: # 'lsp' or 'lspet'; (n, 14, 3) x, y and the third number as stored
-    "Which of the two data sets a joints.mat is, and its numbers. InputError for a file that is neither."
+    "Which of the two data sets a joints.mat is, and its numbers, unchecked. InputError for a file that is neither."
     joints = read_mat(path, 'joints', whose="LSP's and LSPET's joints.mat")['joints']
     if not isinstance(joints, np.ndarray) or joints.dtype.kind not in 'biuf':
         raise InputError('is no array of numbers', "this is not LSP's or LSPET's joints.mat", path, field='joints')
@@ -31,26 +32,32 @@ def read_joints_mat(path)->tuple[str, np.ndarray]: # 'lsp' or 'lspet'; (n, 14, 3
     if kind is None or not joints.size:
         raise InputError(f"has the shape {joints.shape}", "LSP's is (3, 14, n), LSPET's (14, 3, n)", path, field='joints')
     numbers = joints.transpose(2, 1, 0) if kind == 'lsp' else joints.transpose(2, 0, 1)
-    check_numbers(kind, numbers.astype(float), path)
     return kind, numbers.astype(float)
 
-def check_numbers(kind:str, numbers:np.ndarray, path)->None:
-    "Refuse a joint without a place, or a third number that is neither 0 nor 1."
-    third = numbers[..., 2]
-    used = np.ones_like(third, bool) if kind == 'lsp' else third == 1      # where LSPET has v = 0, x and y mean nothing
-    lost = used & ~(np.abs(numbers[..., :2]) < FARTHEST).all(-1)
+def check_numbers(kind:str,
+                  numbers:np.ndarray, # (14, 3)
+                  column:int, # of joints.mat, from 0
+                  path)->None:
+    "Refuse an image that has a joint without a place, or a third number that is neither 0 nor 1."
+    third = numbers[:, 2]
+    used = np.ones(14, bool) if kind == 'lsp' else third == 1              # where LSPET has v = 0, x and y mean nothing
+    lost = used & ~(np.abs(numbers[:, :2]) < FARTHEST).all(-1)
     for wrong, says in ((~np.isin(third, (0, 1)), 'has {2:g} as its third number, which is 0 or 1'),
                         (lost, 'has x, y = {:g}, {:g}')):
         if wrong.any():
-            n, joint = np.argwhere(wrong)[0]
-            raise InputError(says.format(*numbers[n, joint]), 'download the file again', path, f'image {n + 1}',
+            joint = int(wrong.argmax())
+            raise InputError(says.format(*numbers[joint]), 'download the file again', path, f'image {column + 1}',
                              SKELETONS['lsp14'].joints[joint])
 
 def read_lsp(path)->tuple[np.ndarray, np.ndarray]: # (n, 14, 2) from zero, (n, 14)
-    "Joints and visibility of LSP or LSPET. InputError for a file that is neither."
-    return joints_of(*read_joints_mat(path))
+    "Joints and visibility of LSP or LSPET. InputError for a file that is neither, or has a joint that is none."
+    kind, numbers = read_joints_mat(path)
+    for column, image in enumerate(numbers): check_numbers(kind, image, column, path)
+    return joints_of(kind, numbers)
 
-def joints_of(kind:str, numbers:np.ndarray)->tuple[np.ndarray, np.ndarray]: # (n, 14, 2) from zero, (n, 14)
+def joints_of(kind:str,
+              numbers:np.ndarray, # (..., 14, 3)
+             )->tuple[np.ndarray, np.ndarray]: # (..., 14, 2) from zero, (..., 14)
     "What the numbers of `read_joints_mat` mean."
     xy, third = numbers[..., :2], numbers[..., 2]
     if kind == 'lsp': return xy - 1, np.where(third > 0, 1, 2) # f = 1 occluded; -1: from one
@@ -100,59 +107,70 @@ def photographs_of(folder:Path, # of joints.mat
 
 # %% ../../nbs/people/65_lsp.ipynb #41ad1198
 def people_of(folder:Path, # of joints.mat
+              kind:str, # 'lsp' or 'lspet'
               photographs:list[tuple[int, Path]], # number and path by column
               columns, # which of them
-              joints:np.ndarray, # (n, 14, 2)
-              visibility:np.ndarray, # (n, 14)
+              numbers:np.ndarray, # (n, 14, 3) of `read_joints_mat`
+              faults:list|None=None, # takes the InputErrors of single images, which are passed over; None: the first is raised
              )->People:
-    "People of some columns of joints.mat, and how many were left out. InputError for a photograph that isn't there."
-    people, (neck, top) = People(), SKELETONS['lsp14'].head
+    "People of some columns of joints.mat, and how many were left out. InputError for what can't be read, and for a photograph that isn't there."
+    people, file = People(), folder/'joints.mat'
     for column in columns:
-        (number, path), xy, vis = photographs[column], joints[column], visibility[column]
-        if not path.is_file():
-            raise InputError('there is no such photograph', f"{folder/'joints.mat'} has joints for it", path)
-        if not (vis > 0).any():
-            people.left_out.add('no joint labelled', path)
-            continue
-        box = box_around(xy, vis, photo_size(path))
-        if not (box[2:] > 0).all():
-            people.left_out.add('all joints off the photograph', path)
-            continue
-        head = float(np.linalg.norm(xy[top] - xy[neck])) if min(vis[top], vis[neck]) > 0 else None
-        people.append(Person(str(path), box, xy, vis, image_id=number, person_id=number, head_size=head or None))
+        number, path = photographs[column]
+        with collected(faults):
+            check_numbers(kind, numbers[column], column, file)
+            found = person_of(*joints_of(kind, numbers[column]), number, path, file)
+            if isinstance(found, str): people.left_out.add(found, path)
+            else: people.append(found)
     return people
 
-def expect(folder:Path, kind:str)->tuple[np.ndarray, np.ndarray]: # joints (n, 14, 2), visibility (n, 14)
-    "Joints of a folder that must be of this kind."
+def person_of(joints:np.ndarray, # (14, 2)
+              visibility:np.ndarray, # (14,)
+              number:int, path:Path, # of the photograph
+              file:Path, # joints.mat, for messages
+             )->Person|str:
+    "The person of a photograph, or why there is none."
+    if not path.is_file(): raise InputError('there is no such photograph', f'{file} has joints for it', path)
+    if not (visibility > 0).any(): return 'no joint labelled'
+    box = box_around(joints, visibility, photo_size(path))
+    if not (box[2:] > 0).all(): return 'all joints off the photograph'
+    neck, top = SKELETONS['lsp14'].head
+    head = float(np.linalg.norm(joints[top] - joints[neck])) if min(visibility[top], visibility[neck]) > 0 else None
+    return Person(str(path), box, joints, visibility, image_id=number, person_id=number, head_size=head or None)
+
+def expect(folder:Path, kind:str)->np.ndarray: # (n, 14, 3) as stored
+    "Numbers of a folder that must be of this kind."
     found, numbers = read_joints_mat(folder/'joints.mat')
     if found != kind: raise InputError(f'its shape is that of {found.upper()}', f'use load_{found}', folder/'joints.mat')
-    return joints_of(found, numbers)
+    return numbers
 
 # %% ../../nbs/people/65_lsp.ipynb #c547e000
 def load_lsp(folder, # joints.mat and images/
              split:str='train', # 'train': the first half, 'test': the second
+             faults:list|None=None, # as in `people_of`
             )->People:
     "People of Leeds Sports Pose. InputError for what can't be read."
     if split not in ('train', 'test'): raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     folder = Path(folder)
-    joints, visibility = expect(folder, 'lsp')
-    n = len(joints)
+    numbers = expect(folder, 'lsp')
+    n = len(numbers)
     columns = range(n//2) if split == 'train' else range(n//2, n)
-    return people_of(folder, photographs_of(folder, 4, n), columns, joints, visibility)
+    return people_of(folder, 'lsp', photographs_of(folder, 4, n), columns, numbers, faults)
 
 # %% ../../nbs/people/65_lsp.ipynb #4915e4a1
 def load_lspet(folder, # joints.mat, images/, and split.json if there is one
                split:str='train', # 'train' or 'val'
+               faults:list|None=None, # as in `people_of`
               )->People:
     "People of Leeds Sports Pose Extended. InputError for what can't be read."
     if split not in ('train', 'val'): raise ValueError(f"split must be 'train' or 'val', got {split!r}")
     folder = Path(folder)
-    joints, visibility = expect(folder, 'lspet')
-    n = len(joints)
+    numbers = expect(folder, 'lspet')
+    n = len(numbers)
     photographs, first_val = photographs_of(folder, 5, n), n - n//10
     columns = range(first_val) if split == 'train' else range(first_val, n)
     if (folder/'split.json').is_file(): columns = columns_of(folder/'split.json', split, photographs)
-    return people_of(folder, photographs, columns, joints, visibility)
+    return people_of(folder, 'lspet', photographs, columns, numbers, faults)
 
 def columns_of(path:Path, # split.json
                split:str, # 'train' or 'val'

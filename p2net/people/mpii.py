@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
 from ..errors import InputError, Tally, read_json
-from .annotations import Row, whole
+from .annotations import Row, collected, whole
 from .coco import find_photo
 from .matlab import read_mat, read_npz
 from .person import People, Person
@@ -53,19 +53,21 @@ FIELDS = 'image', 'center', 'scale', 'joints', 'joints_vis'
 def from_rows(rows:list[dict], # of the JSON form
               image_folder:Path,
               file, # for messages
+              faults:list|None=None, # takes the InputErrors of single people, who are passed over; None: the first is raised
              )->People:
     "People of the JSON form; person_id counts rows, image_id images, both from 1. InputError for what can't be read."
     people, image_ids, photos = People(), {}, {}
     for n, fields in enumerate(rows, 1):
         row = Row(file, f'person {n}', people.mended)
-        check_fields(fields, row)
-        photo = photo_of(fields['image'], image_folder, photos, row)
-        image_id = image_ids.setdefault(photo, len(image_ids) + 1)
-        joints, visibility = clean_joints(fields, row)
-        box = clean_place(*fields['center'] or (None, None), fields['scale'], row)
-        why = 'no joint labelled' if not visibility.any() else box if isinstance(box, str) else None
-        if why: people.left_out.add(why, f'{file}: person {n}')
-        else: people.append(Person(photo, box, joints, visibility, image_id=image_id, person_id=n))
+        with collected(faults):
+            check_fields(fields, row)
+            photo = photo_of(fields['image'], image_folder, photos, row)
+            image_id = image_ids.setdefault(photo, len(image_ids) + 1)
+            joints, visibility = clean_joints(fields, row)
+            box = clean_place(*fields['center'] or (None, None), fields['scale'], row)
+            why = 'no joint labelled' if not visibility.any() else box if isinstance(box, str) else None
+            if why: people.left_out.add(why, f'{file}: person {n}')
+            else: people.append(Person(photo, box, joints, visibility, image_id=image_id, person_id=n))
     return people
 
 def check_fields(fields, row:Row)->None:
@@ -161,20 +163,24 @@ def read_release(path)->tuple[list[dict], list[bool]]: # annolist; for each imag
     return images, [bool(flag) for flag in public]
 
 def from_mat(path, # mpii_human_pose_v1_u12_1.mat
-             image_folder:Path)->People:
+             image_folder:Path,
+             faults:list|None=None, # as in `from_rows`
+            )->People:
     "People with public joints of the original MATLAB structure. InputError for what can't be read."
     people, photos = People(), {}
     for i, (image, public) in enumerate(zip(*read_release(path)), 1):
         if not public: continue
-        photo, rects = None, parts(image, 'annorect', Row(path, f'annolist({i})', people.mended))
+        photo, rects = None, []
+        with collected(faults): rects = parts(image, 'annorect', Row(path, f'annolist({i})', people.mended))
         for j, rect in enumerate(rects, 1):
             row = Row(path, f'annolist({i}).annorect({j})', people.mended)
-            photo = photo or photo_of(field(only(image, 'image', row), 'name'), image_folder, photos, row)
-            (joints, visibility), box = points_of(rect, row), place_of(rect, row)
-            why = 'no joint labelled' if not visibility.any() else box if isinstance(box, str) else None
-            if why: people.left_out.add(why, f'{path}: {row.where}')
-            else: people.append(Person(photo, box, joints, visibility, image_id=i, person_id=100*i + j,
-                                       head_size=head_size_of(rect, row)))
+            with collected(faults):
+                photo = photo or photo_of(field(only(image, 'image', row), 'name'), image_folder, photos, row)
+                (joints, visibility), box = points_of(rect, row), place_of(rect, row)
+                why = 'no joint labelled' if not visibility.any() else box if isinstance(box, str) else None
+                if why: people.left_out.add(why, f'{path}: {row.where}')
+                else: people.append(Person(photo, box, joints, visibility, image_id=i, person_id=100*i + j,
+                                           head_size=head_size_of(rect, row)))
     return people
 
 def place_of(rect:dict, row:Row)->np.ndarray|str: # (4,) box, or why there is none
@@ -281,14 +287,15 @@ def annotation_in(folder:Path)->Path:
 
 def load_mpii(path, # .json, .mat, or a folder that has one
               image_folder=None, # where its file names start; None: images/ beside annot/
+              faults:list|None=None, # as in `from_rows`
              )->People:
     "People of MPII with public joints, from either form. InputError for what can't be read."
     path = Path(path)
     if path.is_dir(): path, image_folder = annotation_in(path), image_folder or path/'images'
     root = path.parent.parent if path.parent.name == 'annot' else path.parent
     image_folder = Path(image_folder or root/'images')
-    if path.suffix.lower() == '.mat': return from_mat(path, image_folder)
+    if path.suffix.lower() == '.mat': return from_mat(path, image_folder, faults)
     rows = read_json(path)
     if not isinstance(rows, list):
         raise InputError(f'is a {type(rows).__name__}', "MPII's JSON form is a list of people", path, field='it')
-    return from_rows(rows, image_folder, path)
+    return from_rows(rows, image_folder, path, faults)
