@@ -398,7 +398,7 @@ def test_lsp(tmp_path, kind):
     photo(4).write_bytes(photo(4).read_bytes()[:3000]); photo(5).write_bytes(b'no picture')
     photo(6).unlink(); photo(19).unlink()
     found = {f.fault: f.count for f in examine(tmp_path)}
-    assert found == {'image-broken': 2, 'image-missing': 2}
+    assert found == {'image-broken': 2, 'image-missing': 2, 'in-both': 1}
     (tmp_path/'joints.mat').write_bytes(b'<html>')
     found = examine(tmp_path)
     assert [f.fault for f in found] == ['layout'] and 'joints.mat' in found[0].first and 'web page' in found[0].first
