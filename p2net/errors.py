@@ -5,16 +5,21 @@
 # %% ../nbs/05_errors.ipynb #b71b10e4
 from __future__ import annotations
 
-import json, os, sys, tempfile, time, traceback
+import json, os, re, sys, tempfile, time, traceback
 from pathlib import Path
 
 import yaml
 
 # %% auto #0
-__all__ = ['AGAIN', 'FIRST_BYTES', 'WEB_PAGE', 'ISSUES', 'InputError', 'kind_of', 'text_of', 'read_text', 'unparsable',
+__all__ = ['AGAIN', 'FIRST_BYTES', 'WEB_PAGE', 'ISSUES', 'shorten', 'InputError', 'kind_of', 'text_of', 'read_text', 'unparsable',
            'read_json', 'read_yaml', 'Tally', 'explain']
 
 # %% ../nbs/05_errors.ipynb #eaed4fef
+def shorten(line:str)->str:
+    "A line in which a word of over 200 characters, and the whole over 900, has its middle replaced by '…'."
+    line = re.sub(r'\S{201,}', lambda word: f'{word[0][:100]}…{word[0][-60:]}', line)
+    return line if len(line) <= 900 else f'{line[:600]} … {line[-250:]}'
+
 class InputError(ValueError):
     "Something in the user's input that the user can mend, said in one line."
     def __init__(self,
@@ -26,7 +31,7 @@ class InputError(ValueError):
                 ):
         place = ''.join(f'{part}: ' for part in (file, row) if part is not None)
         line = place + (f'{field} ' if field else '') + problem + (f'; {remedy}' if remedy else '')
-        super().__init__(' '.join(line.split()))
+        super().__init__(shorten(' '.join(line.split())))
         self.problem, self.remedy, self.file, self.row, self.field = problem, remedy, file, row, field
 
 # %% ../nbs/05_errors.ipynb #e5a93deb
