@@ -209,10 +209,10 @@ class Pose:
 
     def save(self, path)->Path: # .safetensors that `Pose.load` reads without anything beside it
         "Write the network in half precision, with all that is needed to use it."
-        from safetensors.torch import save_file
+        from safetensors.torch import save
         kernels = {k: v.half() if v.ndim == 4 else v for k, v in self.model.state_dict().items()} # normalisations stay exact
-        with replacing(path) as new:
-            save_file({k: v.contiguous() for k, v in kernels.items()}, new, metadata={'p2net': self.about.to_json()})
+        data = save({k: v.contiguous() for k, v in kernels.items()}, metadata={'p2net': self.about.to_json()})
+        with replacing(path) as new: new.write_bytes(data)
         return Path(path)
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from ..errors import InputError, read_json
@@ -90,7 +90,8 @@ class writing:
 
 def save_weights(file:Path, model:nn.Module)->None:
     "The weights of a network as a .safetensors file, whole or not at all."
-    with writing(file), replacing(file) as new: save_file({k: v.contiguous() for k, v in model.state_dict().items()}, new)
+    data = save({k: v.contiguous() for k, v in model.state_dict().items()})     # its save_file writes a temporary file, which a kill leaves behind
+    with writing(file), replacing(file) as new: new.write_bytes(data)
 
 # %% ../../nbs/runs/47_checkpoints.ipynb #6d4efec3
 PROGRESS = 'progress.json'
