@@ -91,7 +91,7 @@ class writing:
 def save_weights(file:Path, model:nn.Module)->None:
     "The weights of a network as a .safetensors file, whole or not at all."
     data = save({k: v.contiguous() for k, v in model.state_dict().items()})     # its save_file writes a temporary file, which a kill leaves behind
-    with writing(file), replacing(file) as new: new.write_bytes(data)
+    with replacing(file) as new: new.write_bytes(data)
 
 # %% ../../nbs/runs/47_checkpoints.ipynb #6d4efec3
 PROGRESS = 'progress.json'
