@@ -331,7 +331,7 @@ def main(argv:list[str]|None=None, # words after `p2net`; None: those of the pro
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        advice = '; the same command goes on from the last checkpoint' if args.command in RESUMABLE else ''
+        advice = '; the same command continues from the last checkpoint' if args.command in RESUMABLE else ''
         print(f'p2net {args.command}: stopped{advice}', file=sys.stderr)
         return 130
     except Exception as error: return print_error(error, args.command)     # `explain` keeps the traceback of a fault

@@ -59,8 +59,8 @@ def run_in_process(config:Config, context:RunContext, threads:int, line:int)->di
         with ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), prepare_process, (threads, line)) as pool:
             return pool.submit(run_experiment, config, context).result()
     except BrokenProcessPool:
-        raise InputError('its process was killed, as systems do when memory runs out', 'use --jobs 1 or a smaller training.batch, '
-                         'and the same command goes on from the last checkpoint') from None
+        raise InputError('its process was killed, probably because memory ran out', 'use --jobs 1 or a smaller training.batch, '
+                         'and the same command continues from the last checkpoint') from None
 
 def prepare_process(threads:int, line:int)->None:
     "Set threads, progress line and GPU of the process of a run."
@@ -141,7 +141,7 @@ class RunQueue:
         elif future.result()['status'] == 'complete':
             self.done.add((config.experiment, config.seed))
             line = name + metrics_summary(future.result())
-        else: self.failed.append(line := f"{name}: stopped before its end; the same command goes on")
+        else: self.failed.append(line := f"{name}: stopped before its end; the same command continues")
         self.say(f'{time.perf_counter() - start:5.0f} s  {line}')
 
 # %% ../nbs/80_reproduce.ipynb #b611ecf6
@@ -149,7 +149,7 @@ def run_missing(configs:list[Config], context:RunContext, pool:LocalPool|Cluster
                )->list[dict]: # records, in order
     "Run what has no complete record with these settings. After all runs: InputError for failures, RuntimeError for faults."
     queue = RunQueue(configs, context, say)
-    say(f"{len(configs)} runs, {len(configs) - len(queue.waiting)} of them there already")
+    say(f"{len(configs)} runs, {len(configs) - len(queue.waiting)} of them complete already")
     if queue.waiting: load_people(queue.waiting[0].data, context.cache, context.progress)     # once, before the runs use them
     with pool or LocalPool() as pool:
         while True:

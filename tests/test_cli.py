@@ -189,7 +189,7 @@ def test_a_checkpoint_of_other_settings(tmp_path, capsys):
         assert not (tmp_path/'cache').exists() and {p.name: p.read_bytes() for p in checkpoint.iterdir()} == before
     assert 'training.steps 4 -> 3' in said(capsys, *words, '--set', 'training.steps=3')
     assert main([*words, '--set', 'training.steps=5', '--seconds', '.001']) == 0
-    assert 'tiny/hand-made-coco/0: goes on at step 1 of 4 with 5 steps; the learning rate follows the longer cosine curve' in capsys.readouterr().out
+    assert 'tiny/hand-made-coco/0: continues at step 1 of 4 with 5 steps; the learning rate follows the longer cosine curve' in capsys.readouterr().out
     for file in ('optimizer.bin', 'progress.json'):
         (checkpoint/file).write_bytes((checkpoint/file).read_bytes()[:-10])                            # a disk that was full
         text = said(capsys, *words, '--set', 'training.steps=5')
@@ -198,7 +198,7 @@ def test_a_checkpoint_of_other_settings(tmp_path, capsys):
     assert json.loads(record.read_text())['cost']['steps'] == 4 and not checkpoint.exists()
 
 
-@pytest.mark.situation('a stopped run that goes on with more steps', 'goes on, and says so; the record has `resumed`', theme='Checkpoints and records')
+@pytest.mark.situation('a stopped run that is continued with more steps', 'it continues, and says so; the record has `resumed`', theme='Checkpoints and records')
 def test_a_longer_run_says_so_in_its_record(tmp_path, capsys):
     folder, out = coco(tmp_path/'data'), tmp_path/'out'
     words = ['train', 'hand-made', '--data', str(folder), '--out', str(out), '--quiet', *SMALL]

@@ -36,7 +36,7 @@ def test_a_run_is_a_job(tmp_path, capfd):
     assert reproduce('--experiments', 'mean-pose', '--cluster', 'local', '--jobs', '2', '--cluster-set', 'timeout_min=5') == 0
     assert {name: r['status'] for name, r in records().items()} == {'mean-pose-coco': 'complete'}
     assert len(list(Path('out/work/jobs').glob('*_submitted.pkl'))) == 1
-    assert '1 runs, 0 of them there already' in capfd.readouterr().out
+    assert '1 runs, 0 of them complete already' in capfd.readouterr().out
 
 
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='finds the processes of a job under /proc')

@@ -22,10 +22,10 @@ def killed(tmp_path_factory):
 @pytest.mark.parametrize('stage', [
     pytest.param(name, marks=pytest.mark.situation(f'{what} that was killed at any moment (`kill -9`, or for want of memory)', sees))
     for name, what, sees in (
-        ('render', 'a rendering', 'the same command goes on where it was; the same photographs in the end, and nothing else in the folder'),
+        ('render', 'a rendering', 'the same command continues where it stopped; the same photographs in the end, and nothing else in the folder'),
         ('pack', 'a packing', 'no half pack is ever opened; the same command packs anew'),
-        ('search', 'a search', 'the same command goes on from the last state; the same policy, to the last bit'),
-        ('train', 'a training that replaces an older one', 'the same command goes on from the last checkpoint; the same weights, curve and record, to the last bit'),
+        ('search', 'a search', 'the same command continues from the last state; the same policy, to the last bit'),
+        ('train', 'a training that replaces an older one', 'the same command continues from the last checkpoint; the same weights, curve and record, to the last bit'),
         ('evaluate', 'an evaluation', 'the same numbers from the same command'),
         ('report', 'a `reproduce` that writes tables and figures', 'each file is the old one or the new one; the same files in the end'))])
 def test_killed_and_started_again(killed, stage):

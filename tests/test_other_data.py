@@ -132,14 +132,14 @@ def test_reproduce_does_what_is_missing(runs, tmp_path, monkeypatch):
     write_record(out/'again/records', make_record(search, 'complete', {}, environment(), {}, {}))
     reproduce(('lsp-test',), source=str(sports), overrides=(*SMALL, f'evaluation.other_data={test}'), out=out/'again',
               committed=tmp_path/'none', cache=context.cache, jobs=1, progress=False, say=said.append)
-    assert said[0].startswith('3 runs, 2 of them there already') and (out/'again/records/tiny/lsp-test-lspet/0/record.json').exists()
+    assert said[0].startswith('3 runs, 2 of them complete already') and (out/'again/records/tiny/lsp-test-lspet/0/record.json').exists()
 
 
 @pytest.mark.parametrize('name, source, changes, error', [
     ('lsp-test', 'sports', {}, 'name the folder of LSP people'),
-    ('lsp-test', 'sports', {'evaluation.other_data': 'sports'}, 'holds LSPET people, this is about LSP'),
+    ('lsp-test', 'sports', {'evaluation.other_data': 'sports'}, "is a data set in LSPET's layout; this experiment needs LSP"),
     ('lspet-val', 'rendered', {'evaluation.other_data': 'nowhere'}, 'there is no such folder'),
-    ('rendered-init', 'rendered', {}, 'goes on with photographs; name their folder with --data'),
+    ('rendered-init', 'rendered', {}, 'continues on photographs; name their folder with --data'),
     ('p2net', 'sports', {'training.init': 'nowhere.safetensors'}, 'nowhere.safetensors: there is no such file'),
     ('p2net', 'sports', {'training.init': 'junk.safetensors'}, '0% of the weights fit'),
 ])

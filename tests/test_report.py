@@ -109,7 +109,7 @@ def test_unfinished_run_is_named_with_its_error(records, status):
 
 def test_run_that_is_there_twice_is_named(records):
     shutil.copytree(records/'tiny', records/'copy'/'tiny')
-    with pytest.raises(ValueError, match='there twice: tiny/p2net/0') as error: build_table(4, records)
+    with pytest.raises(ValueError, match='the same run has two records: tiny/p2net/0') as error: build_table(4, records)
     assert not isinstance(error.value, RunsMissing)         # a notebook may not pass over it
 
 
@@ -120,7 +120,7 @@ def test_seed_of_one_experiment_alone_is_an_error(records):
 
 def test_record_in_another_runs_folder(records):
     shutil.copytree(records/'tiny'/'p2net'/'0', records/'tiny'/'p2net'/'7')
-    with pytest.raises(ValueError, match='says it is p2net/0 and lies in p2net/7'): build_table(4, records)
+    with pytest.raises(ValueError, match='its record says p2net/0, but its folder is p2net/7'): build_table(4, records)
 
 
 def test_file_that_is_no_record(records):
@@ -129,11 +129,11 @@ def test_file_that_is_no_record(records):
 
 
 @pytest.mark.parametrize('change, message', [
-    (dict(boxes='detected'), 'boxes ground-truth and detected'),
-    (dict(fingerprint='other'), 'people_id val0 and other')])
+    (dict(boxes='detected'), 'boxes is ground-truth and detected'),
+    (dict(fingerprint='other'), 'people_id is val0 and other')])
 def test_rows_measured_on_different_people_do_not_compare(records, change, message):
     for seed in range(3): write_mini(records, 'hand-made', seed, **change)
-    with pytest.raises(ValueError, match=f"don't compare: {message}"): build_table(4, records)
+    with pytest.raises(ValueError, match=f"cannot be compared: {message}"): build_table(4, records)
 
 
 def test_seeds_that_differ_in_a_setting_are_not_averaged(records):
@@ -154,7 +154,7 @@ def test_metric_out_of_range_or_in_some_records_only(records):
 def test_wanted_twice_or_on_other_boxes(records):
     wanted = pd.DataFrame(dict(experiment=['p2net', 'p2net'], seed=[0, 0]))
     with pytest.raises(ValueError, match='p2net/0 is asked for twice'): load_runs(records, wanted)
-    with pytest.raises(ValueError, match='measured on ground-truth boxes, asked for detected'): load_runs(records, wanted[:1].assign(boxes='detected'))
+    with pytest.raises(ValueError, match='was measured with ground-truth boxes; this table needs detected boxes'): load_runs(records, wanted[:1].assign(boxes='detected'))
     assert load_runs(records, wanted[:1]).AP.tolist() == [metrics('p2net', 0)['AP']]         # unrounded
 
 

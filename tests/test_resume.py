@@ -55,7 +55,7 @@ def only(folder, name):
     return found[0]
 
 
-@pytest.mark.situation('a training that was killed in the midst of a step', 'the same command goes on from the last checkpoint; the same weights to the last bit')
+@pytest.mark.situation('a training that was killed in the midst of a step', 'the same command continues from the last checkpoint; the same weights to the last bit')
 @pytest.mark.parametrize('step', random.Random(6).sample(range(12), 12)[:KILLS])                  # before the first checkpoint, too
 def test_training(place, step):
     out = f'training-{step}'
@@ -65,7 +65,7 @@ def test_training(place, step):
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
-@pytest.mark.situation('a search that was killed in the midst of a step', 'the same command goes on from the last checkpoint; the same policy to the last bit')
+@pytest.mark.situation('a search that was killed in the midst of a step', 'the same command continues from the last checkpoint; the same policy to the last bit')
 @pytest.mark.parametrize('step', [53, *random.Random(7).sample(range(55), 55)][:KILLS])           # its state is kept every 50 steps
 def test_search(place, step):
     out = f'search-{step}'

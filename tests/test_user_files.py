@@ -904,7 +904,7 @@ def test_a_split_that_is_missing(folder):
 def test_nobody_is_left(folder):
     change(folder, every(bbox=[5, 5, 0, 9]))
     with pytest.raises(InputError) as told: load_people(settings(folder), progress=False, say=lambda line: None)
-    assert re.fullmatch(r'.*there is nobody to train or to evaluate on; left out: 5 x box without width or height \(first: .*annotation 900000000001\).*', str(told.value)), told.value
+    assert re.fullmatch(r'.*no person can be used for training or evaluation; left out: 5 x box without width or height \(first: .*annotation 900000000001\).*', str(told.value)), told.value
 
 
 @situation('files with people who are left out or fields that are completed', 'the counts with their reasons on the console, and in the record under "data"', 'Checkpoints and records')
@@ -1227,7 +1227,7 @@ def test_photographs_of_a_phone(folder, capsys, orientation, turn):
     said = []
     pack = packed(folder, said.append)
     assert np.abs(pack.canvases[:].astype(int) - plain.canvases[:]).mean() < 3 and np.allclose(pack.joints, plain.joints)
-    assert not [line for line in said if 'noted' in line], said
+    assert not [line for line in said if 'corrected' in line], said
     code, lines = doctor(capsys, folder)
     assert code == 0, lines
 
@@ -1239,7 +1239,7 @@ def test_annotations_on_unturned_photographs(folder, capsys):
     said = []
     packed(folder, said.append)
     lines = [line for line in said if 'orientation tag' in line]
-    assert len(lines) == 1 and 'turned upright' in lines[0] and re.search(r'noted: 5 x .*\(first: .*000000000036.jpg\)', lines[0]), said
+    assert len(lines) == 1 and 'turned upright' in lines[0] and re.search(r'corrected: 5 x .*\(first: .*000000000036.jpg\)', lines[0]), said
     code, lines = doctor(capsys, folder)
     assert code == 1 and any('orientation' in line for line in lines), lines
 
@@ -1268,7 +1268,7 @@ def test_a_black_photograph(folder):
     cv2.imwrite(str(folder/'images/val/000000000139.jpg'), np.zeros((120, 200, 3), np.uint8))
     said = []
     packed(folder, said.append)
-    assert any(re.search(r'noted: 1 x photograph entirely black \(first: .*000000000139.jpg\)', line) for line in said), said
+    assert any(re.search(r'corrected: 1 x photograph entirely black \(first: .*000000000139.jpg\)', line) for line in said), said
 
 
 @situation('a photograph of another size than its annotation says', 'it trains; said, with the file; the doctor names it', 'Photographs')
@@ -1276,7 +1276,7 @@ def test_a_photograph_of_another_size(folder, capsys):
     change(folder, image(2, width=400), ['val'])
     said = []
     packed(folder, said.append)
-    assert any(re.search(r'noted: 1 x photograph of another size than its annotation says \(first: .*000000000139.jpg\)', line) for line in said), said
+    assert any(re.search(r'corrected: 1 x photograph of another size than its annotation says \(first: .*000000000139.jpg\)', line) for line in said), said
     code, lines = doctor(capsys, folder)
     assert code == 1 and any('000000000139.jpg' in line for line in lines), lines
 

@@ -71,13 +71,13 @@ def check_claims(claims:pd.DataFrame, # row, column, value, note
     if list(claims.columns) != COLUMNS: raise InputError(f"{name}: columns {list(claims.columns)}, expected {COLUMNS}")
     def fail(cells, what):
         if len(cells): raise InputError(f"{name}: {cells.iloc[0]['row']} / {cells.iloc[0]['column']}: {what}")
-    fail(claims[claims.duplicated(['row', 'column'])], "this cell is there twice")
+    fail(claims[claims.duplicated(['row', 'column'])], "this cell appears twice")
     fail(claims[(claims.value == '') & ~claims.note.str.match(r'E-\d\d: ')],
          "empty without a note that opens with a finding, as in 'E-09: lost'")
     rows, columns = claims.row.nunique(), claims.column.nunique()
     if full and len(claims) != rows*columns:
-        raise InputError(f"{name}: {len(claims)} cells for {rows} rows and {columns} columns; a lost cell keeps its "
-                         "line, with a note")
+        raise InputError(f"{name}: {len(claims)} cells for {rows} rows and {columns} columns; a cell that "
+                         "cannot be read keeps its row, with a note")
 
 # %% ../../nbs/report/10_claims.ipynb #aa775676
 def wide(claims:pd.DataFrame, # of `load_claims`

@@ -38,7 +38,7 @@ def find_runs(folder:str|Path, # of records: all, those of one scale, or those o
     for path in sorted(Path(folder).rglob('record.json')):
         record = read_record(path)
         says, lies = f"{record['experiment']}/{record['seed']}", '/'.join(path.parts[-3:-1])
-        if says != lies: raise InputError(f'says it is {says} and lies in {lies}', 'move it to its place', path)
+        if says != lies: raise InputError(f'its record says {says}, but its folder is {lies}', f'move it to {says}', path)
         rows.append([*(record[k] for k in KEYS), record['status'], record.get('error', ''), path])
     return pd.DataFrame(rows, columns=[*KEYS, 'status', 'error', 'path'])
 
@@ -76,7 +76,7 @@ def pick_runs(found:pd.DataFrame, # of `find_runs`
         elif hits.empty: gone[i] = name
         elif hits.status.iloc[0] == 'complete': paths.append(hits.path.iloc[0])
         else: gone[i] = f"{name} ({': '.join(t for t in hits[['status', 'error']].iloc[0] if t)})"
-    if twice: raise InputError(f"runs there twice: {'; '.join(twice)}")
+    if twice: raise InputError(f"the same run has two records: {'; '.join(twice)}", 'remove one')
     if gone: raise RunsMissing(list(gone.values()), wanted.loc[list(gone)])
     return paths
 
@@ -126,7 +126,7 @@ def load_runs(folder:str|Path, # of records
                          for path in pick_runs(find_runs(folder), wanted)])
     if 'boxes' in wanted:
         for i, run in rows[rows.boxes.to_numpy() != wanted.boxes.to_numpy()].iterrows():
-            raise InputError(f"run {run_name(run)}: measured on {run.boxes} boxes, asked for {wanted.boxes.iloc[i]}")
+            raise InputError(f"run {run_name(run)}: was measured with {run.boxes} boxes; this table needs {wanted.boxes.iloc[i]} boxes")
     return rows
 
 # %% ../../nbs/report/20_tables.ipynb #59730710

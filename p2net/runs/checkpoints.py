@@ -91,7 +91,7 @@ class writing:
         torch_writer = isinstance(error, RuntimeError) and ('inline_container' in str(error) or 'PytorchStreamWriter' in str(error))
         if torch_writer or isinstance(error, SafetensorError):
             raise InputError(f'could not be written ({str(error).splitlines()[0]:.120})', 'is the disk full? make room, and the same '
-                             'command goes on from the last whole checkpoint', self.file) from None
+                             'command continues from the last whole checkpoint', self.file) from None
 
 def save_weights(file:Path, model:nn.Module)->None:
     "Write the weights of a network as a .safetensors file; it appears complete or not at all."

@@ -63,7 +63,7 @@ def say_notes(split:str, people:int, notes:dict[str, Tally], say=say_on_stderr)-
     "Print one line for each reason."
     if 'left_out' in notes: say(f"{split}: {people} people; {notes['left_out'].total} rows left out")
     for name, tally in notes.items():
-        for line in tally.lines(): say(f"{split}: {'left out' if name == 'left_out' else 'noted'}: {line}")
+        for line in tally.lines(): say(f"{split}: {name.replace('_', ' ')}: {line}")
 
 # %% ../../nbs/runs/30_data.ipynb #61310bd5
 def check_source(data:DataConfig)->None:
@@ -85,7 +85,7 @@ def pack_people(people:People, skeleton:Skeleton, data:DataConfig, cache:Path|No
     "People of a split as a pack, from the cache if it is there, with the annotations of their photographs."
     if not people:
         file = people.annotations.path if people.annotations else data.source
-        raise InputError('there is nobody to train or to evaluate on' + (f"; left out: {', '.join(people.left_out.lines())}" if people.left_out else ': it has no annotation of a person'), None, file)
+        raise InputError('no person can be used for training or evaluation' + (f"; left out: {', '.join(people.left_out.lines())}" if people.left_out else ': it has no annotation of a person'), None, file)
     pack = build_pack(people, skeleton, data.input_size, cache=pack_folder(cache), reach=data.reach, padding=data.padding,
                       progress=progress)
     return replace(pack, annotations=people.annotations)

@@ -177,12 +177,12 @@ def experiment_config(name:str, # of the list
                       preset:str='recommended', # of runs.presets
                      )->Config:
     "Configuration of an experiment: scale, preset, file, the experiment's changes, overrides, in this order."
-    in_order([name])
+    if name not in EXPERIMENTS: raise InputError(f"experiment {name!r}: choose from {', '.join(EXPERIMENTS)}")
     for where, settings in ((f'config file {file}', read_settings(file) if file else {}),
                             *((f'--set {o}', parse_override(o)) for o in overrides)):
         if named := {'experiment', 'scale', 'seed'} & settings.keys():
-            raise InputError(f"{where}: {', '.join(sorted(named))}: the command says which (--scale, --seeds, the "
-                             "experiment's name); take it out")
+            raise InputError(f"{where}: {' and '.join(sorted(named))}: given on the command line only (the experiment's name, "
+                             "--scale, --seeds)", 'remove from the settings')
     changes = EXPERIMENTS[name].changes_at(scale) | dict(experiment=name, seed=seed)
     if source != 'rendered': overrides = (f'data.source={json.dumps(str(source))}', *overrides)
     config = make_config(scale, file, overrides, preset, **changes)

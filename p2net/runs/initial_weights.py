@@ -37,7 +37,7 @@ def load_matching_weights(model:nn.Module, # changed in place
     fits, anew = matching_tensors(model, read_tensors(path))
     share = parameter_fraction(model, fits)
     if share < MIN_FRACTION:
-        raise InputError(f'{share:.0%} of the weights fit this network', 'was it trained with another network.architecture, depth '
+        raise InputError(f'only {share:.0%} of the weights fit this network', 'was it trained with another network.architecture, depth '
                          'or width?', path, field='training.init:')
     with torch.no_grad():
         own = model.state_dict()

@@ -47,7 +47,7 @@ def other_data_folder(config:Config, kind:str|None=None): # -> PeopleFolder
                          f"evaluation.other_data=data/{kind or 'folder'}", field=f'{name}: evaluation.other_data')
     found = find_people(folder)
     if kind and found.kind != kind:
-        raise InputError(f'holds {found.kind.upper()} people, this is about {kind.upper()}', None, folder, field=f'{name}: evaluation.other_data')
+        raise InputError(f"is a data set in {found.kind.upper()}'s layout", f'this experiment needs {kind.upper()}', folder, field=f'{name}: evaluation.other_data')
     return found
 
 # %% ../../nbs/runs/65_other_data.ipynb #18b07d8b

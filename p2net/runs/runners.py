@@ -176,8 +176,8 @@ def initial_weights_file(config:Config, context:RunContext)->Path|None: # .safet
     "File of the initial weights: that of `training.init`, or that of `p2net` on rendered people at the same scale and seed."
     if config.training.init != 'rendered': return config.training.init and Path(config.training.init)
     if config.data.source == 'rendered':
-        raise InputError(f"{config.experiment}: it begins from rendered people and goes on with photographs; name their "
-                         "folder with --data")
+        raise InputError(f"{config.experiment}: this experiment starts from weights trained on rendered people and "
+                         "continues on photographs", 'name their folder with --data')
     return trained_weights(config, context, 'p2net', DataConfig())
 
 def load_initial_weights(model:nn.Module, config:Config, context:RunContext)->dict: # for the record: {} or {'init': ...}

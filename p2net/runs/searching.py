@@ -185,7 +185,7 @@ class SearchRun:
 # %% ../../nbs/runs/60_searching.ipynb #115b0183
 def longer_search_summary(config:Config, extended:dict)->str: # of `same_run`
     "What is printed when a search continues with more steps."
-    return (f"{run_label(config)}: goes on at step {extended['at_step']}, warm-up included, of a search of {extended['from_steps']} steps "
+    return (f"{run_label(config)}: continues at step {extended['at_step']}, warm-up included, of a search of {extended['from_steps']} steps "
             f"with {config.search.steps}; it ends as if they had been asked for at once")
 
 def warmup_step(run:SearchRun, step:int)->dict: # 'train_loss' before the step

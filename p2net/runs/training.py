@@ -149,7 +149,7 @@ def more_steps_summary(resumed:dict, # from_steps, at_step
     before, now = (learning_rate(resumed['at_step'], t) for t in (training.model_copy(update=dict(steps=resumed['from_steps'])), training))
     rate = ('the learning rate does not depend on the number of steps' if before == now else
             f'the learning rate follows the longer {training.schedule} curve from here on, {now:.3g} in place of {before:.3g} at this step')
-    return f"goes on at step {resumed['at_step']} of {resumed['from_steps']} with {training.steps} steps; {rate}"
+    return f"continues at step {resumed['at_step']} of {resumed['from_steps']} with {training.steps} steps; {rate}"
 
 # %% ../../nbs/runs/50_training.ipynb #2f90073c
 class TrainingRun:
