@@ -166,7 +166,7 @@ COMPARED_METRICS = ('PCK@0.2', 'PCKh@0.5', 'AP', 'AR', 'AP/jitter-20', 'share/ro
 
 def compare_records(root:str|Path, # new records
            committed:str|Path, # of the repository
-          )->pd.DataFrame: # experiment, seed, metric, committed, here, difference
+          )->pd.DataFrame: # run, metric, committed, here, difference
     "Metrics of the records under `root` beside those of the same name under `committed`."
     rows = []
     for path in sorted(Path(root).rglob('record.json')):
