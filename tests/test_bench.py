@@ -165,8 +165,10 @@ def test_memory_of_a_step_counts_weights_state_and_the_peak():
     assert 4 <= mb < 7, mb                                                        # weights, two moments, a gradient; Adam's temporaries
 
 
-def test_a_search_step_is_timed_and_weighed():
-    "Batches of four: every variant has a time and more memory than the plain step, and less is compared in half of the batch."
+def test_a_search_step_is_timed_and_weighed(monkeypatch):
+    "A small network, batches of four: every variant has a time and more memory than the plain step, and less is compared in half of the batch."
+    make_config, small = speed.make_config, dict(network=dict(width=16, base_channels=16), data=dict(input_size=[64, 48]))
+    monkeypatch.setattr(speed, 'make_config', lambda scale, **changes: make_config(scale, **changes, **small))
     with TemporaryDirectory() as work: seconds, memory = speed.search_speeds(work, 1, batch=4)
     assert set(seconds) == set(memory) == {'paired', 'straight-through', 'paired, half', 'plain'} and all(len(v) == 1 for v in seconds.values())
     assert memory['plain'] < memory['paired, half'] <= memory['paired'] < memory['straight-through']

@@ -600,7 +600,7 @@ def read_all(home, kind):
     return file, [lambda: load(file.parent if kind in ('lsp', 'lspet') else file), lambda: read_mat(file), *more]
 
 
-@often(max_examples=2*EXAMPLES)
+@often(max_examples=EXAMPLES//6)                         # each is read by a process of its own
 @given(kind=st.sampled_from(sorted(MADE)), changes=CHANGES, within=st.booleans())
 def test_mat_files_with_changed_bytes(home, kind, changes, within):
     file, calls = read_all(home, kind[0])
