@@ -44,9 +44,9 @@ def default_sigma(input_size:tuple[int, int], # (H, W)
 def joint_weights(joints:Tensor, # (B, J, 2) x, y in input pixels
                   visibility:Tensor, # (B, J) 0 absent, 1 occluded, 2 visible
                   input_size:tuple[int, int], # (H, W)
-                  labelled:str='labelled', # which joints have a loss: 'labelled' or only the 'visible', C-89
+                  labelled:str='labelled', # which joints contribute to the loss: 'labelled' or only the 'visible', C-89
                  )->Tensor: # (B, J) 1 or 0, dtype of joints
-    "1 for each joint that has a loss, else 0."
+    "1 for each joint that contributes to the loss, else 0."
     if labelled not in ('labelled', 'visible'):
         raise ValueError(f"labelled must be 'labelled' or 'visible', not {labelled!r}")
     (H, W), (x, y) = input_size, joints.unbind(-1)
