@@ -61,10 +61,10 @@ def write_noise(folder:str|Path, # of the record of a search
     if settings['estimator'] != 'paired': return None
     rows, path = [], Path(folder)/NOISE_FILE
     for seed in range(noise_count(settings['steps'])):
-        way = search_on_noise(found, settings, seed)
+        variant = search_on_noise(found, settings, seed)
         rows += [dict(seed=seed, step=int(step), entropy=f'{entropy:.6g}', drift=f'{drift:.6g}')
-                 for step, entropy, drift in way[['step', 'entropy', 'drift']].to_numpy()]
-        rows[-1] |= {f'share/{o}': f'{share:.6g}' for o, share in way.iloc[-1].drop(['step', 'entropy', 'drift']).items()}
+                 for step, entropy, drift in variant[['step', 'entropy', 'drift']].to_numpy()]
+        rows[-1] |= {f'share/{o}': f'{share:.6g}' for o, share in variant.iloc[-1].drop(['step', 'entropy', 'drift']).items()}
     write_rows(path, rows)
     return path
 
@@ -74,4 +74,4 @@ def read_noise(folder:str|Path, # of the record of a search
     path = Path(folder)/NOISE_FILE
     if not path.is_file(): return []
     table = read_table(path, ('seed', 'step', 'entropy', 'drift'))
-    return [way.reset_index(drop=True) for _, way in table.groupby('seed')]
+    return [variant.reset_index(drop=True) for _, variant in table.groupby('seed')]

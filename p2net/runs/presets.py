@@ -69,10 +69,11 @@ NO_SWITCH = { # preset -> lines about what no setting can express
          'C-48: the loss of the search is the pose loss; the paper names a focal loss (alpha 0.25, gamma 1.5)',
          'C-53, C-54: the validation split of the search is half of the search images; the paper takes the AP on COCO val for a reward'),
     'paper': (), 'recommended': (),
-    'dada': ('C-09: magnitudes are absolute with a random sign; DADA has linear ones',
+    'dada': ("C-09: the magnitude is an absolute value with a random sign; "
+             "DADA's runs linearly from the low to the high end of the range",
              'C-22: p and m are sigmoids of logits; DADA has raw numbers',
              'C-35, C-38: network first, zeta kept; DADA updates the policy first and drops zeta',
-             'C-45: validation batches are shuffled; DADA has the first one always',
+             'C-45: validation batches are shuffled; DADA always uses the first one',
              'C-47: the rate of the network falls at milestones; DADA has a cosine'),
     'cpn': ('C-74: one bottleneck a level; CPN has 0, 1, 2 and 3',
             'C-85: one sigma; CPN has a kernel a level (9 to 23 pixels)',

@@ -163,7 +163,7 @@ def read_record(path:str|Path, # record.json or its folder
     if record['status'] not in STATUSES:
         raise InputError(f"is {brief(record['status'])}, expected one of {', '.join(STATUSES)}", AGAIN, path, field='status')
     for name, value in record['metrics'].items():
-        if type(value) not in (int, float) or not abs(value) < 1e300:                  # not a number isn't below, either
+        if type(value) not in (int, float) or not abs(value) < 1e300:                  # NaN fails this comparison, too
             raise InputError(f'is {brief(value)}, expected a number', AGAIN, path, field=f'metrics.{name}')
     return record
 
