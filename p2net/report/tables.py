@@ -134,7 +134,7 @@ AP_COLUMNS = {c: c for c in ('AP', 'AP50', 'AP75', 'APM', 'APL', 'AR')}
 PCK = {'PCK@0.2': 'PCK@0.2'}                            # ours only
 TRIVIAL = {'mean-pose': '', 'untrained': ''}            # trivial baselines
 CONTROLS = ('identity', 'frozen-policy', 'random-policy', 'randaugment', 'trivialaugment')
-EQUAL_COST = ('attention-control', 'parallel-control')  # convolutions of equal cost in place of the block (C-83)
+EQUAL_COST = ('attention-control', 'parallel-control')  # the block without its information, at equal cost (C-83)
 
 @dataclass(frozen=True)
 class Layout:
