@@ -135,7 +135,7 @@ DESCRIPTIONS = {
     'predict': "Draw the poses of people in photographs and videos.\n\nWrites a copy of each picture with the skeletons drawn, and "
                "poses.json with\nthe joints, in COCO's results format. Exit code 1: a file could not be used.",
     'doctor': "Check a folder of annotated photographs for faults.\n\nA fault would stop the training or make its "
-              "numbers wrong; a note is corrected\nor left out automatically. Exit code 1: there is at least one fault.",
+              "numbers wrong; notes do not\nstop training. Exit code 1: there is at least one fault.",
     'people': "Render images of synthetic people with exact joint annotations.\n\nThe folder is in COCO's layout and can be given to "
               "--data of the other commands.",
     'search': "Search a data augmentation policy with DA² (Section III.A).\n\nWrites a record (settings, cost, result), the course of the "
