@@ -43,8 +43,8 @@ class RenderConfig:
     seed:int = 0 # of everything random
     side:int = 256 # px, about the longer side of a photograph
     supersampling:float = 1.25 # rays per pixel and axis
-    occluders:float = .3 # share of frames with an object in front of the first person
-    company:float = .45 # share of frames with two or three people
+    occluders:float = .3 # fraction of frames with an object in front of the first person
+    company:float = .45 # fraction of frames with two or three people
     smallest:int = 150 # px, smallest mask that is annotated, at side 256
 
     def __post_init__(self):
