@@ -1,4 +1,4 @@
-"""Faults planted one at a time in the code of Eq. 1-12, of the modules of III.B-D and of the evaluation: the notebook's own tests must catch each.
+"""Faults inserted one at a time in the code of Eq. 1-12, of the modules of III.B-D and of the evaluation: the notebook's own tests must catch each.
 
 A fault is a change of the exported cell; the whole notebook is then run as nbdev_test runs it, in a process of its own.
 A fault counts as caught only when a test fails (an assertion, or gradcheck's error): code that doesn't run proves nothing.
@@ -79,7 +79,7 @@ def outcome(path):
     return 'PASSED'
 
 
-def planted(name, folder):
+def with_fault(name, folder):
     "Path of a copy of the notebook with the fault in it."
     notebook, before, after = FAULTS[name]
     nb = json.loads((ROOT/f'nbs/{notebook}.ipynb').read_text())
@@ -95,7 +95,7 @@ def planted(name, folder):
 def outcomes(tmp_path_factory):
     "Every faulty notebook run, two at a time."
     folder = tmp_path_factory.mktemp('faults')
-    def run(name): return forked(outcome, planted(name, folder))
+    def run(name): return forked(outcome, with_fault(name, folder))
     with ThreadPoolExecutor(2) as pool: yield {name: pool.submit(run, name) for name in FAULTS}
 
 

@@ -74,12 +74,12 @@ def test_metrics_are_those_of_the_files_beside(runs):
     records, context, _, test = runs
     for name in ('lsp-test', 'lsp-test-lspet', 'lsp-test-rendered-init-lspet'):
         folder, metrics = context.root/'tiny'/name/'0', records[name]['metrics']
-        people, sticks = read_people(folder), read_normalised_poses(folder)
+        people, poses = read_people(folder), read_normalised_poses(folder)
         assert metrics['PCK@0.2'] == pytest.approx(people['PCK@0.2'].sum()/people['PCK@0.2/asked'].sum(), abs=1e-12)
-        assert metrics['PCK@0.2'] == pytest.approx((sticks.error.dropna() <= .2).mean(), abs=.03)   # four places
+        assert metrics['PCK@0.2'] == pytest.approx((poses.error.dropna() <= .2).mean(), abs=.03)   # four places
         parts = pd.read_csv(folder/'breakdown.csv').query('by == "joint"').set_index('group')['PCK@0.2']
         if 'neck' in parts: assert metrics['PCK@0.2/head'] == pytest.approx((parts['neck'] + parts['head_top'])/2, abs=1e-12)
-        assert set(sticks.joint) == set(LSP.joints) and len(sticks) == 5*14
+        assert set(poses.joint) == set(LSP.joints) and len(poses) == 5*14
         assert {p.name for p in folder.iterdir()} == {'record.json', 'people.csv', 'breakdown.csv', NORMALISED_POSES}    # and no pixel
     assert read_normalised_poses(context.root/'tiny'/'p2net-lspet'/'0') is not None and read_normalised_poses(context.root/'tiny'/'p2net'/'0') is None
 
