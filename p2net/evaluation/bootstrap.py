@@ -13,7 +13,7 @@ import numpy as np, pandas as pd
 
 # %% auto #0
 __all__ = ['PEOPLE', 'RECALLS', 'AP_THRESHOLDS', 'people_file', 'read_people', 'count_correct', 'match_outcomes', 'draw_weights',
-           'weighted_ap', 'weighted_metric', 'Interval', 'pair_tables', 'paired_bootstrap']
+           'weighted_ap', 'weighted_metric', 'Interval', 'Resampled', 'resample', 'difference', 'paired_bootstrap']
 
 # %% ../../nbs/evaluation/70_bootstrap.ipynb #96c21983
 PEOPLE = 'people.csv'
@@ -111,33 +111,48 @@ class Interval:
         return f"{self.metric} {self.delta:+.4f} {ends}, {self.people} people in {self.images} images"
 
 # %% ../../nbs/evaluation/70_bootstrap.ipynb #5520c96b
-def pair_tables(sides:Sequence[pd.DataFrame], # tables of the same people, in any order
-            )->list[pd.DataFrame]: # in the order of the images
-    "Tables sorted so that equal rows are about the same person. ValueError if the people differ."
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    "A metric of one run, on all people and on each bootstrap sample of the images."
+    metric: str
+    ids: np.ndarray     # (people, 2) image_id, person_id, in the order of the images
+    value: float        # on all people
+    samples: np.ndarray # (n,)
+
+def resample(people:pd.DataFrame, # of `read_people`
+             metric:str='AP', # or AP50, AP75, AR, OKS, PCK@0.2, PCKh@0.5
+             n:int=2000, # bootstrap samples
+             seed:int=0,
+            )->Resampled:
+    "Metric of a run on all people and on bootstrap samples, which depend on the images and the seed alone. ValueError if a person occurs twice."
     keys = ['image_id', 'person_id']
-    ordered = [side.sort_values(keys, kind='stable').reset_index(drop=True) for side in sides]
-    for side in ordered:
-        duplicate = side[keys][side.duplicated(keys)]
-        if len(duplicate): raise ValueError(f"{PEOPLE}: image, person {tuple(map(int, duplicate.iloc[0]))} occurs twice")
-        if not side[keys].equals(ordered[0][keys]):
+    people = people.sort_values(keys, kind='stable').reset_index(drop=True)
+    duplicate = people[keys][people.duplicated(keys)]
+    if len(duplicate): raise ValueError(f"{PEOPLE}: image, person {tuple(map(int, duplicate.iloc[0]))} occurs twice")
+    drawn = draw_weights(people.image_id.to_numpy(), n, np.random.default_rng(seed))
+    samples = np.concatenate([weighted_metric(people, metric, weight) for weight in drawn])
+    return Resampled(metric, people[keys].to_numpy(), float(weighted_metric(people, metric, np.ones((1, len(people))))[0]), samples)
+
+def difference(a:Sequence[Resampled], # one for each seed
+               b:Sequence[Resampled], # of the same people
+               level:float=.95, # fraction of the samples inside
+              )->Interval:
+    "Difference a - b and its bootstrap interval over images (C-115). ValueError if the people differ."
+    ids = a[0].ids
+    for run in (*a, *b):
+        if not np.array_equal(run.ids, ids):
             raise ValueError("the runs were evaluated on different people and can't be paired")
-    return ordered
+    spread = np.mean([run.samples for run in a], 0) - np.mean([run.samples for run in b], 0)
+    low, high = np.quantile(spread, [(1 - level)/2, (1 + level)/2])
+    delta = float(np.mean([run.value for run in a]) - np.mean([run.value for run in b]))
+    return Interval(a[0].metric, delta, float(low), float(high), len(ids), len(np.unique(ids[:, 0])))
 
 def paired_bootstrap(a:pd.DataFrame|Sequence[pd.DataFrame], # of `read_people`: one run, or one for each seed
                      b:pd.DataFrame|Sequence[pd.DataFrame], # the same people
-                     metric:str='AP', # or AP50, AP75, AR, OKS, PCK@0.2, PCKh@0.5
-                     n:int=2000, # bootstrap samples
-                     seed:int=0,
-                     level:float=.95, # fraction of the samples inside
+                     metric:str='AP', n:int=2000, seed:int=0, # of `resample`
+                     level:float=.95, # of `difference`
                     )->Interval:
     "Difference a - b and its bootstrap interval over images (C-115)."
-    a, b = ([side] if isinstance(side, pd.DataFrame) else list(side) for side in (a, b))
-    tables = pair_tables([*a, *b])
-    def delta(weight):
-        of = [weighted_metric(table, metric, weight) for table in tables]
-        return np.mean(of[:len(a)], 0) - np.mean(of[len(a):], 0)
-    images = tables[0].image_id.to_numpy()
-    spread = np.concatenate([delta(w) for w in draw_weights(images, n, np.random.default_rng(seed))])
-    low, high = np.quantile(spread, [(1 - level)/2, (1 + level)/2])
-    difference = float(delta(np.ones((1, len(images))))[0])
-    return Interval(metric, difference, float(low), float(high), len(images), len(np.unique(images)))
+    sides = ([side] if isinstance(side, pd.DataFrame) else side for side in (a, b))
+    return difference(*([resample(people, metric, n, seed) for people in side] for side in sides), level=level)
+

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import product
+from pathlib import Path
 
 import numpy as np, pandas as pd
 
 from ..errors import InputError
-from ..evaluation.bootstrap import PEOPLE, Interval, paired_bootstrap, read_people
+from ..evaluation.bootstrap import PEOPLE, Interval, Resampled, difference, read_people, resample
 from ..runs.config import flatten
 
 # %% auto #0
@@ -93,11 +94,10 @@ def paired_gains(runs:pd.DataFrame, # of `load_runs`
 # %% ../../nbs/report/22_statistics.ipynb #d1147d16
 INTERVALS = ('AP', 'AP50', 'AP75', 'AR', 'PCK@0.2', 'PCKh@0.5')    # metrics that people.csv determines
 
-@lru_cache(256)
-def _cached_bootstrap(a:tuple, b:tuple, metric:str)->Interval|None: # a, b: (folder of a record, time of its people.csv) of each seed
-    sides = [[read_people(folder) for folder, _ in side] for side in (a, b)]
-    column = 'matches' if metric.startswith(('AP', 'AR')) else metric
-    return paired_bootstrap(*sides, metric) if all(column in people for side in sides for people in side) else None
+@lru_cache(1024)
+def _resampled(folder:Path, time:int, metric:str)->Resampled|None: # of a record; time of its people.csv; None: the file has no such column
+    people = read_people(folder)
+    return resample(people, metric) if ('matches' if metric.startswith(('AP', 'AR')) else metric) in people else None
 
 def gain_interval(runs:pd.DataFrame, # of `load_runs`
                   full:str, # experiment with the component
@@ -110,4 +110,5 @@ def gain_interval(runs:pd.DataFrame, # of `load_runs`
     seeds = sorted(sides[0].index.intersection(sides[1].index))
     files = [[side[s]/PEOPLE for s in seeds] for side in sides]
     if not seeds or not all(f.is_file() for side in files for f in side): return None
-    return _cached_bootstrap(*(tuple((f.parent, f.stat().st_mtime_ns) for f in side) for side in files), metric)
+    found = [[_resampled(f.parent, f.stat().st_mtime_ns, metric) for f in side] for side in files]
+    return difference(*found) if all(run is not None for side in found for run in side) else None
