@@ -72,7 +72,7 @@ class Skeleton:
 
 # %% ../../nbs/people/10_skeleton.ipynb #8670b597
 def check_indices(sk:Skeleton, refuse)->None:
-    "InputError, through `refuse`, for joint numbers that don't exist and pairs that aren't pairs."
+    "Call `refuse`, which raises an InputError, for a joint number out of range or a pair that isn't two different joints."
     pairs = {'limbs': sk.limbs, 'flip_pairs': sk.flip_pairs}
     pairs |= {name: [getattr(sk, name)] for name in ('torso', 'head') if getattr(sk, name) is not None}
     for what, row in ((what, row) for what, rows in pairs.items() for row in rows):
