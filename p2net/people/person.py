@@ -26,7 +26,7 @@ def float_array(person:'Person', field:str)->np.ndarray:
     except (TypeError, ValueError): refuse_field(person, field, f"is not an array of numbers: {getattr(person, field)!r:.60}")
 
 def check_person(p:'Person')->None:
-    "InputError for a record with a wrong shape, a number that isn't finite, or an impossible value."
+    "Raise an InputError for a record with a wrong shape, a number that isn't finite, or an impossible value."
     if p.bbox.shape != (4,): refuse_field(p, 'bbox', f"must be x, y, w, h, got shape {p.bbox.shape}")
     if p.joints.shape[1:] != (2,): refuse_field(p, 'joints', f"must have shape (J, 2), got {p.joints.shape}")
     if p.visibility.shape != (len(p.joints),):
