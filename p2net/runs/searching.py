@@ -186,7 +186,7 @@ class SearchRun:
 def longer_search_summary(config:Config, extended:dict)->str: # of `same_run`
     "What is printed when a search continues with more steps."
     return (f"{run_label(config)}: continues at step {extended['at_step']}, warm-up included, of a search of {extended['from_steps']} steps "
-            f"with {config.search.steps}; it ends as if they had been asked for at once")
+            f"with {config.search.steps}; the result is that of a single search of {config.search.steps} steps")
 
 def warmup_step(run:SearchRun, step:int)->dict: # 'train_loss' before the step
     "One step of plain training under the start policy."
