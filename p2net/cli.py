@@ -242,7 +242,7 @@ def add_training_commands(add:Callable)->None:
     p = add('people', render_dataset); p.add_argument('folder', metavar='FOLDER', nargs='?', help='where to write (default: the cache of p2net)')
     p.add_argument('--train', metavar='N', type=integer_parser(1), default=1100, help='people for training (default: 1100)')
     p.add_argument('--val', metavar='N', type=integer_parser(1), default=300, help='people for validation (default: 300)')
-    p.add_argument('--seed', metavar='N', type=integer_parser(0), default=0, help='of everything random (default: 0)')
+    p.add_argument('--seed', metavar='N', type=integer_parser(0), default=0, help='random seed (default: 0)')
     p.add_argument('--workers', metavar='N', type=integer_parser(1), help='processes that render (default: one per CPU core)')
     p = add('search', run_experiments); p.set_defaults(experiment='search'); add_config_options(p); add_record_options(p)
     p = add('train', run_experiments)

@@ -142,7 +142,7 @@ ISSUES = 'https://github.com/p2net/p2net/issues'
 def explain(error:BaseException, # as caught
             folder=None, # where the traceback of a fault goes; None: the system's folder for temporary files
            )->tuple[str, int]: # text for the user, exit code
-    "One line for an exception, and the exit code: 2 for a mistake in the input or a full disk, 70 for a fault of p2net."
+    "One line for an exception, and the exit code: 2 for a mistake in the input or a failure of the machine, 70 for a fault of p2net."
     if isinstance(error, InputError): return str(error), 2
     if isinstance(error, OSError) and error.errno:
         return ': '.join(str(part) for part in (error.filename, error.strerror or error) if part is not None), 2

@@ -165,7 +165,7 @@ def test_everything_left_out_or_guessed_is_said(capsys):
     assert said == policy.notes.lines() and isinstance(policy.notes, Tally)
     counts = {reason.split(',')[0]: count for reason, count in policy.notes.counts().items()}
     assert counts['SamplePairing'] == 2 and counts['Flip'] == counts['Identity'] == 1
-    assert counts['sub-policy with no operation left: its people stay as they are'] == 1
+    assert counts['sub-policy with no operation left: its images stay unchanged'] == 1
     assert policy.notes['SamplePairing, which has no counterpart here and was left out of its sub-policy'][1] == 'sub-policy 0, operation 0'
     assert len(policy.table) == 3 and torch.allclose(policy.pi, torch.full((3,), 1/3))
     assert policy.describe() == ('pi 0.333: rotate at 8.0 (±24 degrees clockwise on the screen) with p 0.50\npi 0.333: nothing\n'

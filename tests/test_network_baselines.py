@@ -171,7 +171,7 @@ def test_imagenet_weights_that_cannot_be_had(monkeypatch):
     import timm
     def no_network(*args, **kwargs): raise OSError('no route to host\nand more')
     monkeypatch.setattr(timm, 'create_model', no_network)
-    with pytest.raises(ValueError, match=r"hrnet-w32 could not be downloaded \(no route to host\); without a network name a"): HRNet('hrnet-w32', weights='imagenet')
+    with pytest.raises(ValueError, match=r"hrnet-w32 could not be downloaded \(no route to host\); if offline, give a"): HRNet('hrnet-w32', weights='imagenet')
 
 
 def test_names_are_timms():

@@ -47,7 +47,7 @@ class UniformMagnitude(Policy):
 
     @classmethod
     def of(cls, policy:Policy)->'UniformMagnitude': # a copy
-        "The policy with its magnitudes read as upper ends."
+        "The policy with its magnitudes read as upper limits."
         return cls.from_json(policy.to_json() | dict(kind=cls.kind))
 
     def sample(self, n, gen, jitter=0.)->Draws:

@@ -125,7 +125,7 @@ class OperationTransform(v2.Transform):
         return dict(sign=float(self.side or sign), u=(a, b), size=v2.query_size(flat_inputs))
 
     def transform(self, x, params:dict):
-        "An image, or what belongs to it."
+        "The operation on an image, or on the joints, boxes or masks of an image."
         o, sign = self.operation, params['sign'] if self.operation.signed else 1.
         value = sign*self.m*o.high
         if o.kind == 'geometry': return apply_geometry(x, o, value, params['size'], self.fill)
@@ -152,7 +152,7 @@ class ShiftPoints(v2.Transform):
         return tv_tensors.wrap(x.as_subclass(Tensor) + self.by, like=x)
 
     def extra_repr(self)->str:
-        "Name and value, for `print`."
+        "The shift, for `print`."
         return f'{self.by:+g}'
 
 # %% ../../nbs/da2/70_libraries.ipynb #f5a085fb

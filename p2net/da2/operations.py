@@ -230,8 +230,8 @@ def source_boxes(back:Tensor, # (n, 2, 3) target px -> image px
 
 # %% ../../nbs/da2/20_operations.ipynb #2339dc9b
 def _sampling_portions(image, back, size, fill):
-    """For one portion after another: its slice; for the sampler its images, minus the fill where the border is sampled, and
-    the grid; that fill. The result for a person does not depend on the others in the portion."""
+    """Yields for each portion: its slice, its images (minus the fill where the border is sampled), the sampling grid, and
+    the fill that was subtracted. The result for a person does not depend on the others in the portion."""
     h, w = image.shape[2:]
     spans, (columns, rows) = source_boxes(back, size, (h, w)), sampling_lines(back, size, (h, w))
     edge = [x0 <= 0 or y0 <= 0 or x1 >= w or y1 >= h for x0, y0, x1, y1 in spans]
@@ -242,7 +242,7 @@ def _sampling_portions(image, back, size, fill):
         part = above[..., y0:y1, x0:x1].copy_(image[r][..., y0:y1, x0:x1])
         if any(edge[r]): part.sub_(below[r]*255 if image.dtype == torch.uint8 else below[r])
         grid = torch.add(columns[r], rows[r], out=scratch('grid', (len(above), 2, *size), fill))
-        yield r, above, grid.permute(0, 2, 3, 1), below[r] # two planes: read as they are
+        yield r, above, grid.permute(0, 2, 3, 1), below[r] # a view; the grid is stored as two planes
 
 # %% ../../nbs/da2/20_operations.ipynb #5209aa12
 class _Warp(torch.autograd.Function):
@@ -481,7 +481,7 @@ class PixelPlan:
     def __init__(self,
                  drawn:list[list[int]], # N lists of n: the operation of each person, negative for none
                  operations:tuple[Operation,...], # that `drawn` indexes
-                 kinds:list[tuple[int,tuple[str,...]]], # in order of application: the i-th operations of these kinds
+                 kinds:list[tuple[int,tuple[str,...]]], # (i, kinds) in order of application: the i-th operations, if of these kinds
                  fill:Tensor|None=None, # (C,) colour of the squares
                  holes:dict[tuple[int,int],tuple[slice,slice]]|None=None, # (i, person) -> rows and columns
                 ):

@@ -77,7 +77,7 @@ def with_exact_ends(q:Tensor, # sigmoid of the logits
 # %% ../../nbs/da2/30_policy.ipynb #789576db
 class SharedParameters(nn.Module):
     "Parametrisation: values of the sub-policies from one parameter for each operation."
-    def __init__(self, table:Tensor, total:bool): # (K, N) operations of the sub-policies; True: their sum, (K,), else (K, N)
+    def __init__(self, table:Tensor, total:bool): # (K, N) operations of the sub-policies; total: sums, (K,), else (K, N)
         super().__init__()
         self.register_buffer('table', table, persistent=False)
         self.total = total
@@ -161,7 +161,7 @@ class PolicySampler(PolicyParameters):
         "Independent samples for n images, without gradients."
         return self.decide(self.noise(n, gen), jitter)
 
-    def log_prob(self, draws:Draws, jitter:float=0.)->Tensor: # (n,), up to a constant; jitter: as sampled; 0: m is left out
+    def log_prob(self, draws:Draws, jitter:float=0.)->Tensor: # (n,), up to a constant; jitter as in `sample`, 0 leaves m out
         "Log-probability of path, switches, and magnitudes of what is on; differentiable in pi, p and m."
         k, on, m = (t.to(self.table.device) for t in (draws.k, draws.on, draws.m))
         total = self.log_pi[k] + torch.where(on, logsigmoid(self.p_logits[k]), logsigmoid(-self.p_logits[k])).sum(-1)
@@ -327,7 +327,7 @@ class PolicyFile:
         "Raise an InputError."
         raise InputError(problem, remedy, self.file, row, field)
 
-    def check_kind(self, kind:str)->str: # the kind that it must hold; '': any -> the kind that it holds
+    def check_kind(self, kind:str)->str: # required kind, '' for any -> the kind in the file
         "Version and kind of the file; one with sub-policies and no kind is a policy."
         if isinstance(self.data, list):
             self.refuse('this is a list, not a policy file of p2net', '`p2net.da2.load_policy` reads the lists that others publish')
@@ -389,7 +389,7 @@ def read_operations(file:PolicyFile)->tuple[Operation,...]:
 
 # %% ../../nbs/da2/30_policy.ipynb #f41232f6
 class SubPolicyRow(NamedTuple):
-    "A sub-policy as its file has it."
+    "A sub-policy as written in its file."
     operations:list[str]
     pi:float|None # None: not given
     p:list[float]

@@ -164,7 +164,7 @@ def convert_sub_policy(file:PolicyFile, row:list[PublishedStep], convention:str,
         made = convert_level(name, (d.level or 0.)/by, convention)
         own = OPERATIONS[made.operation]
         if made.high != own.high:
-            file.notes.add(f'{name} reaches to {made.high:.3g} {own.unit} as published (ours: {own.high:g}), and in this policy', d.row)
+            file.notes.add(f'{name} reaches to {made.high:.3g} {own.unit} as published (ours: {own.high:g}); this policy keeps that range', d.row)
         if name.endswith('Abs'): file.notes.add(f'{name} is in pixels of 32-pixel images; converted to fractions of width or height', d.row)
         steps.append((d.p, made))
     return steps
@@ -184,7 +184,7 @@ def policy_of_lists(lists, # [[[name, probability, level], ...], ...]
             if any(made.operation == name for row in steps for _, made in row)}
     if not used: place.refuse('none of its operations has a counterpart here', f"known are {', '.join(PUBLISHED)}")
     for k, row in enumerate(steps):
-        if not row: place.notes.add('sub-policy with no operation left: its people stay as they are', f'sub-policy {k}')
+        if not row: place.notes.add('sub-policy with no operation left: its images stay unchanged', f'sub-policy {k}')
     entries = [dict(operations=[made.operation for _, made in row], pi=1/len(steps), p=[p for p, _ in row],
                     m=[made.m*made.high/(used[made.operation] or 1.) if used[made.operation] else made.m for _, made in row],
                     side=[made.side for _, made in row]) for row in steps]
@@ -278,7 +278,7 @@ def from_torchvision(source, notes:Tally)->Policy|Control: # InputError where it
     raise InputError('has no counterpart here', 'AutoAugment, AutoAugmentPolicy, RandAugment and TrivialAugmentWide can be read', file)
 
 # %% ../../nbs/da2/80_published.ipynb #782f1bbd
-def read_published(source, # path, or text: of more lines than one, or beginning with [ or {
+def read_published(source, # a path, or a text: of several lines, or beginning with [ or {
                  notes:Tally, name:str|None, convention:str|None, # as `load_policy` has them
                 )->Policy|Control:
     "The policy in a file or in a text."
@@ -298,11 +298,11 @@ def policy_of_data(data, file, notes:Tally, name:str|None, convention:str|None)-
     return read_policy_file(data if isinstance(data, dict) else {}, file, notes)
 
 
-def load_policy(source, # path of a policy file or of Python text; such a text; its content; an object of torchvision
+def load_policy(source, # path of a policy or Python file; its text; its parsed content; an object of torchvision
                 name:str|None=None, # which policy of a file that holds several
                 convention:str|None=None, # of the levels, one of CONVENTIONS; None: guess
                 say:Callable|None=print, # called with a line for each interpretation; None: silent
-               )->Policy|Control: # with these lines, counted, as its `notes`; InputError where the source is at fault
+               )->Policy|Control: # its `notes` count these lines; InputError where the source is at fault
     "A policy or control from our own files, or a policy as others publish it."
     if isinstance(source, (Policy, Control)): return source
     notes = Tally()

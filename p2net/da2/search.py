@@ -223,7 +223,7 @@ def make_estimator(estimator, # a name of ESTIMATORS, or an object with the meth
                   ):
     "Estimator of this name. ValueError for an unknown name, or an option that no estimator has."
     if not isinstance(estimator, str):
-        if options: raise ValueError(f"{next(iter(options))}: an estimator that is made already takes no options here")
+        if options: raise ValueError(f"{next(iter(options))}: an estimator passed as an object takes no options here")
         return estimator
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be {' or '.join(map(repr, ESTIMATORS))}, got {estimator!r}")

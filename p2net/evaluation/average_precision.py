@@ -77,18 +77,18 @@ def read_ground_truth(ground_truth, # Annotations, COCO's dictionary, or a JSON 
 
 def describe_fault(r, images:dict|None, field:str, length:int, category)->str|None:
     "Description of what is wrong with one result, or None."
-    if not isinstance(r, dict): return f': is no dictionary of image_id, category_id, {field}, score'
+    if not isinstance(r, dict): return f': is not a dictionary with image_id, category_id, {field}, score'
     for key in ('image_id', 'category_id', field, 'score'):
         if key not in r: return f' has no {key!r}'
     image_id = r['image_id']
     if isinstance(image_id, (list, dict, bool, type(None))): return f': image_id is {image_id!r}'
-    if images is None and not isinstance(id_key(image_id), (int, np.integer)): return f': image_id {image_id!r} is no whole number'
+    if images is None and not isinstance(id_key(image_id), (int, np.integer)): return f': image_id {image_id!r} is not a whole number'
     if images is not None and id_key(image_id) not in images: return f': image_id {image_id!r} is not in the ground truth'
     if category is not None and r['category_id'] != category: return f": category_id is {r['category_id']!r}, a person's is {category}"
     if not isinstance(r[field], (list, tuple, np.ndarray)) or len(r[field]) != length:
         return f': {field} has {np.size(r[field])} numbers, expected {length}'
     try: finite = np.isfinite(np.array([*r[field], r['score']], float)).all()
-    except (TypeError, ValueError, OverflowError): return f': {field} or score holds something that is no number'
+    except (TypeError, ValueError, OverflowError): return f': {field} or score contains something that is not a number'
     return None if finite else f': {field} or score is not finite'
 
 def check_results(results:Sequence[dict]|str|Path, # or a JSON file for COCO's server

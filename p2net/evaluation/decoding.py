@@ -50,8 +50,8 @@ def flip_disagreement(model:Callable, # images (B, 3, H, W) -> heatmaps (B, J, h
                       x:Tensor, # (B, 3, H, W)
                       flip_perm:Sequence[int], # (J,)
                       shifts:Sequence[int]=(-1, 0, 1), # heatmap pixels to try
-                     )->dict[int, float]: # shift -> mean squared difference, by the mean square of the maps
-    "Difference between straight and mirrored heatmaps for several shifts; the smallest names the shift to use (C-106)."
+                     )->dict[int, float]: # shift -> mean squared difference / mean square of the maps
+    "Difference between straight and mirrored heatmaps for several shifts; the one with the smallest is the shift to use (C-106)."
     straight, mirrored = heatmaps_of(model(x)), heatmaps_of(model(x.flip(-1)))
     power = straight.square().mean()
     return {s: ((unmirror(mirrored, flip_perm, s) - straight).square().mean() / power).item() for s in shifts}

@@ -19,7 +19,7 @@ def normalised_error(joints:np.ndarray, # (n, J, 2) predicted joints
                      labelled:np.ndarray, # (n, J) visibility or boolean: > 0 counts
                      norm:np.ndarray, # (n,) unit of length of each person; nan or 0: the person does not count
                     )->np.ndarray: # (n, J) error in units; nan where a joint does not count
-    "Distance of predicted and annotated joints by the person's unit of length."
+    "Distance between predicted and annotated joints, divided by the person's unit of length."
     joints, true, norm = (np.asarray(a, float) for a in (joints, true, norm))
     if joints.shape != true.shape or norm.shape != true.shape[:1] or np.shape(labelled) != true.shape[:2]:
         raise ValueError(f"joints {joints.shape}, true {true.shape}, labelled {np.shape(labelled)} and norm "
@@ -92,7 +92,7 @@ def pck_table(joints:np.ndarray, # (n, J, 2) predicted joints, any pixels
               skeleton:Skeleton,
               threshold:float|Sequence[float]=.2, # one, or several
              )->dict[str, float]: # 'PCK@0.2', 'PCK@0.2/ankle' …
-    "PCK by the torso size: columns and means."
+    "PCK relative to the torso size: columns and means."
     error = normalised_error(joints, true, visibility, torso_size(true, visibility, skeleton))
     return {k: v for t in np.atleast_1d(threshold) for k, v in pck_metrics('PCK', error, skeleton, float(t)).items()}
 
@@ -103,7 +103,7 @@ def pckh_table(joints:np.ndarray, # (n, J, 2) predicted joints, any pixels
                skeleton:Skeleton,
                threshold:float|Sequence[float]=.5, # one, or several
               )->dict[str, float]: # 'PCKh@0.5', 'PCKh@0.5/ankle' …
-    "PCKh by the head size: columns and means of Table II."
+    "PCKh relative to the head size: columns and means of Table II."
     error = normalised_error(joints, true, visibility, head_size)
     return {k: v for t in np.atleast_1d(threshold) for k, v in pck_metrics('PCKh', error, skeleton, float(t)).items()}
 

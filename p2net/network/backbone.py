@@ -22,7 +22,7 @@ LEVELS = ('C2', 'C3', 'C4', 'C5')  # the paper's names, in the order of every li
 STAGES = ('conv1', 'bn1', 'relu', 'maxpool', 'layer1', 'layer2', 'layer3', 'layer4')
 
 def narrow_channels(module:nn.Module, # changed in place
-                    factor:float, # new number of channels by the old one
+                    factor:float, # new number of channels divided by the old one
                    )->None:
     "Replace every convolution and normalisation of a ResNet by one with fewer channels, newly initialised as in torchvision."
     scaled = lambda c: c if c == 3 else max(1, round(c*factor))          # 3: the image
@@ -106,7 +106,7 @@ def fit_tensors(backbone:ResNetPyramid, # whose parameters are overwritten
     extra = next((k for k in tensors if k not in own and not k.endswith('num_batches_tracked')), None)
     if extra:
         raise InputError(f"{tuple(tensors[extra].shape)} is not part of {resnet}, by torchvision's names",
-                         'to go on from a whole network of this project, set training.init', source, field=extra)
+                         'to start from a whole network of this project, set training.init', source, field=extra)
     if not tensors: raise InputError('holds no tensor of a ResNet', file=source)
     backbone.load_state_dict(tensors, strict=False)  # copies into the backbone's float32 tensors
     return sorted({k.split('.')[0] for k in own} - here)
@@ -122,7 +122,7 @@ def imagenet_tensors(depth:int)->dict:
         said = (str(error) or type(error).__name__).splitlines()[0]
         if there: raise InputError(f'not a whole file of ImageNet weights ({said})', 'delete it; it is fetched again', cached) from None
         raise InputError(f'ImageNet weights of ResNet-{depth} could not be downloaded ({said})',
-                         f"without a network name a file, network.weights=resnet{depth}.safetensors, or begin at random, "
+                         f"if offline, give a file, network.weights=resnet{depth}.safetensors, or start from random weights, "
                          "network.weights=null", field='network.weights:') from None
 
 def load_weights(backbone:ResNetPyramid, # overwritten

@@ -79,7 +79,7 @@ def timm_backbone(name:str, # of HRNETS
     except Exception as error:
         if not pretrained: raise
         raise InputError(f"ImageNet weights of {name} could not be downloaded ({str(error).splitlines()[0]}); "
-                              "without a network name a .safetensors file") from None
+                              "if offline, give a .safetensors file") from None
 
 def load_backbone(backbone:nn.Module, path:str|Path)->None:
     "Load a file with timm's names into `backbone`; a classifier in it is ignored. InputError if it does not fit."

@@ -341,7 +341,7 @@ def looks_like_corners(boxes:np.ndarray, # (n, 4)
 def joints_between_corners(boxes:list, # x, y, w, h as read
                            joints:list, # (n, 2) labelled joints of each
                           )->bool:
-    "Whether three quarters of the boxes enclose their joints as two corners, and are a median 1.3 times as large as x, y, w, h."
+    "Whether three quarters of the boxes enclose their joints as two corners, with w*h over 1.3 times the area between the corners (median)."
     ratios = []
     for (x, y, w, h), xy in zip(boxes, joints):
         low, high = np.array([x, y]), np.array([w, h])

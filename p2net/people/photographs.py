@@ -277,7 +277,7 @@ def decode_with_pillow(data:bytes)->np.ndarray: # (h, w) of any type, (h, w, 3) 
 
 # %% ../../nbs/people/30_photographs.ipynb #2864d6c0
 def check_size(head:Header, path)->None:
-    "InputError for more pixels than `MAX_PIXELS`."
+    "Raise an InputError for more pixels than `MAX_PIXELS`."
     h, w = head.size
     if h*w > MAX_PIXELS: raise InputError(f'{w} x {h} pixels, more than {MAX_PIXELS/1e6:.0f} million', 'make it smaller', path)
 

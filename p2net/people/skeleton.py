@@ -72,7 +72,7 @@ class Skeleton:
 
 # %% ../../nbs/people/10_skeleton.ipynb #8670b597
 def check_indices(sk:Skeleton, refuse)->None:
-    "InputError, through `refuse`, for joint numbers that don't exist and pairs that aren't pairs."
+    "Call `refuse`, which raises an InputError, for a joint number out of range or a pair that isn't two different joints."
     pairs = {'limbs': sk.limbs, 'flip_pairs': sk.flip_pairs}
     pairs |= {name: [getattr(sk, name)] for name in ('torso', 'head') if getattr(sk, name) is not None}
     for what, row in ((what, row) for what, rows in pairs.items() for row in rows):
@@ -82,7 +82,7 @@ def check_indices(sk:Skeleton, refuse)->None:
             if not 0 <= i < len(sk): refuse(what, f"points at joint {i}; there are joints 0 to {len(sk)-1}")
 
 def check_definition(sk:Skeleton)->None:
-    "InputError, with the field, for a skeleton that contradicts itself."
+    "Raise an InputError, with the field, for a skeleton that contradicts itself."
     def refuse(what, why): raise InputError(f"skeleton {sk.name!r}: {what} {why}")
     if not sk.joints: refuse('joints', "is empty")
     if twice := repeated(sk.joints): refuse('joints', f"names {twice!r} twice")
@@ -234,7 +234,7 @@ def check_joint_arrays(joints, # (..., J, 2)
                        visibility, # (..., J)
                        skeleton:Skeleton, # of J joints
                       )->None:
-    "ValueError for arrays with another number of joints than the skeleton's."
+    "Raise a ValueError for arrays with another number of joints than the skeleton's."
     if joints.shape[-2:] == (len(skeleton), 2) and visibility.shape[-1:] == (len(skeleton),): return
     raise ValueError(f"skeleton {skeleton.name!r} has {len(skeleton)} joints, but joints are {tuple(joints.shape)} "
                      f"and visibility {tuple(visibility.shape)}")
@@ -289,7 +289,7 @@ def check_field(path, # of the file, for the message
                 name, # of the field
                 value, # as read
                )->None:
-    "InputError for an unknown field or one of the wrong kind."
+    "Raise an InputError for an unknown field or one of the wrong kind."
     if name not in KINDS: raise InputError(f"unknown field {name!r}", f"a skeleton has {', '.join(KINDS)}", path)
     test, what = KINDS[name]
     if not test(value): raise InputError(f'must be {what}', file=path, field=name)

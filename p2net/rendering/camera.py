@@ -160,8 +160,8 @@ def render(world:World, camera:Camera, light:dict, scale:float=1.25, # rays per 
     d, t = d[hit], r['tfar'][hit]
     flat = unit_rows(r['Ng'][hit]); flat *= -np.sign(row_dot(flat, d))[:,None]
     albedo, n = paint_hits(world, prim[hit], np.stack([r['u'][hit], r['v'][hit]], 1), flat)
-    n *= np.where(row_dot(n, flat) < 0, np.float32(-1), np.float32(1))[:,None] # hair has two sides
-    n = unit_rows(n); n = unit_rows(n - (np.maximum(row_dot(n, d), 0)/row_dot(d, d))[:,None]*d) # visible
+    n *= np.where(row_dot(n, flat) < 0, np.float32(-1), np.float32(1))[:,None] # sheets such as hair are seen from both sides
+    n = unit_rows(n); n = unit_rows(n - (np.maximum(row_dot(n, d), 0)/row_dot(d, d))[:,None]*d) # none points away from the camera
     colour = shade(world, camera.position.astype(np.float32) + d*t[:,None], n, flat, d, albedo, light, hit, grid)
     if light['haze']: colour += (light['horizon'] - colour)*(1 - np.exp(-light['haze']*t))[:,None]
     picture[hit] = colour
@@ -199,7 +199,7 @@ def develop(picture, # (h, w, 3) linear
             size:tuple, # (H, W) of the photograph
             rng, # of the grain
             look:dict)->np.ndarray: # (H, W, 3) uint8 RGB
-    "Photograph of a picture in linear light."
+    "The photograph that a picture in linear light gives."
     H, W = size
     luminance = picture@np.float32([.2126, .7152, .0722])
     x = picture*(np.float32(exposure_gain(luminance, instances, look['exposure']))*look['balance'])

@@ -45,7 +45,7 @@ class TextureNoise:
                  period:float, # metres
                  shift:float=0., # offset in periods
                 )->np.ndarray: # (n, 4), about -1..1
-        "TextureNoise at points in space."
+        "Noise at points in space."
         n, k, width = len(p), self.size/period, 256
         q = np.zeros((-(-n//width)*width, 2), np.float32)
         q[:n,0] = p[:,0]*k + p[:,1]*(.57*k) + p[:,2]*(.31*k)

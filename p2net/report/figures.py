@@ -223,7 +223,7 @@ def printed_gains(metric:str='AP')->dict[str, float]: # experiment -> what Table
 # %% ../../nbs/report/30_figures.ipynb #cbf81baf
 def plot_gains(table:pd.DataFrame, # of `all_gains`
                metric:str='AP', ax:Axes|None=None)->Axes:
-    "Mean ± standard deviation of each gain over its seeds, and the paper's gain."
+    "Mean ± standard deviation of each gain over its seeds, every seed, and the paper's gain."
     names, paper = list(dict.fromkeys(table.experiment)), printed_gains(metric)
     ax = ax or plt.subplots(figsize=(7, .36*len(names) + 1.1))[1]
     for y, name in enumerate(names):
@@ -243,14 +243,14 @@ def plot_gains(table:pd.DataFrame, # of `all_gains`
 # %% ../../nbs/report/30_figures.ipynb #6989c7df
 def gain_list(table:pd.DataFrame, # of `all_gains`
               metric:str='AP')->Markdown: # a line for each experiment
-    "Mean ± standard deviation of each gain, the seeds above zero, and whether the gain is resolved."
+    "Mean ± standard deviation of each gain, the seeds above zero, and whether the gain is decided."
     lines = []
     for name, x in table.groupby('experiment', sort=False).gain:
         mean, sd, n, above = x.mean(), x.std(ddof=1), len(x), int((x > 0).sum())
         spread, seeds = f' ± {sd:.1f}'*(n > 1), 's'*(n > 1)
         value = f'{format_value(metric, mean, True)}{spread} {metric}, above zero in {above} of {n} seed{seeds}'
         if n == 1: verdict = 'one seed, no standard deviation'
-        elif abs(mean) <= sd or above not in (0, n): verdict = 'not resolved from zero'
+        elif abs(mean) <= sd or above not in (0, n): verdict = 'not decided'
         else: verdict = f"P²Net is {'better' if mean > 0 else 'worse'} on every seed, by more than the standard deviation"
         lines.append(f'- against {name_of(name)}: **{value}**: {verdict}')
     return Markdown('\n'.join(lines))

@@ -95,7 +95,7 @@ class Cluster(ThreadPoolExecutor):
     def __init__(self, executor, # of submitit
                  jobs:int, # at once
                  threads:int|None=None, # of each; None: the job's own number
-                 pause:float=2., # seconds between two looks
+                 pause:float=2., # seconds between two polls
                 ):
         super().__init__(jobs)
         self.executor, self.jobs, self.threads, self.pause = executor, jobs, threads, pause

@@ -118,11 +118,11 @@ def base_draws(n:int, # people
 def crop_people(pack:Pack,
                 indices:np.ndarray, # (n,) rows of the pack
                 draws:Draws, # n rows
-                operations:tuple, # that draws.op counts into
+                operations:tuple, # that draws.op indexes
                 flip:np.ndarray|None=None, # (n,) bool
                 scale:np.ndarray|None=None, # (n,)
                )->tuple[Tensor, Tensor, Tensor]: # x (n, 3, H, W) normalised, joints (n, J, 2) input px, visibility (n, J)
-    "People cropped, mirrored, scaled and augmented in one resampling, normalised by ImageNet's mean and deviation; x is channels last."
+    "People cropped, mirrored, scaled and augmented in one resampling, normalised by ImageNet's mean and standard deviation; x is channels last."
     indices, source = np.asarray(indices), pack.canvases.source
     # arrays and memory maps are read where they lie; JPEGs are decoded once for the batch
     canvases, which = ((source, pack.canvases.rows[indices]) if isinstance(source, np.ndarray) else (pack.canvases[indices], None))

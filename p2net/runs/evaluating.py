@@ -95,7 +95,7 @@ def predict(model:nn.Module, # x (B, 3, H, W) -> heatmaps or Heatmaps
 COCO_SKELETON = SKELETONS['coco17']
 
 def evaluation_skeleton(skeleton:Skeleton)->Skeleton|None:
-    "The joints that AP is taken over: COCO's, or all of an own skeleton; None for MPII's and LSP's, which have no AP."
+    "The joints that AP is taken over: COCO's, or all of a user-defined skeleton; None for MPII's and LSP's, which have no AP."
     if set(COCO_SKELETON.joints) <= set(skeleton.joints): return COCO_SKELETON
     ours = SKELETONS.get(skeleton.name)
     return None if ours is not None and ours.joints == skeleton.joints else skeleton
@@ -159,7 +159,7 @@ def count_within_threshold(name:str, # 'PCK@0.2' | 'PCKh@0.5'
     error = normalised_error(joints, true, pack.visibility > 0, norm)[:, counted_joints(pack.skeleton)]
     return {name: (error <= float(name.partition('@')[2])).sum(1), f'{name}/asked': np.isfinite(error).sum(1)}
 
-def by_person(pack:Pack, predictions:Predictions)->list[dict]: # a row a person
+def by_person(pack:Pack, predictions:Predictions)->list[dict]: # one row per person
     "Rows of people.csv: what each person contributes to the metrics."
     true, sk, columns, joints = (transform(pack.to_image, pack.joints), pack.skeleton, coco_columns(pack.skeleton),
                                  predictions.joints)
@@ -219,7 +219,7 @@ def box_quality(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=Evaluati
 # %% ../../nbs/runs/40_evaluating.ipynb #81400914
 @torch.inference_mode()
 def predict_at_each_step(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=EvaluationConfig(), sigma:float|None=None,
-            device:str|torch.device='cpu', repeats:int=3)->tuple[dict[str, Predictions], dict[str, float]]: # step -> joints; step -> ms a person
+            device:str|torch.device='cpu', repeats:int=3)->tuple[dict[str, Predictions], dict[str, float]]: # step -> joints; step -> ms per person
     "Joints of all people after every step of the recipe, and the time."
     was_training, perm, device = model.training, list(pack.skeleton.flip_perm), torch.device(device)
     model.eval()
@@ -248,7 +248,7 @@ def frame_area(pack:Pack)->np.ndarray: # (n,) square image px
     return pack.size.prod(-1)*np.abs(np.linalg.det(pack.to_image[:, :, :2]))
 
 def nms_comparison(model:nn.Module, pack:Pack, once:Predictions, evaluation:EvaluationConfig, sigma:float|None, seed:int,
-               padding:float, device:str|torch.device)->tuple[dict[str, float], float]: # AP of three lists of results; ms a person of OKS-NMS
+               padding:float, device:str|torch.device)->tuple[dict[str, float], float]: # AP of three lists of results; ms per person of OKS-NMS
     "AP with OKS-NMS: each person found once, and twice before and after suppression."
     gt, first = ground_truth(pack, coco_columns(pack.skeleton)), results_of(pack, once)
     sigmas = evaluation_skeleton(pack.skeleton).sigmas
@@ -263,7 +263,7 @@ def nms_comparison(model:nn.Module, pack:Pack, once:Predictions, evaluation:Eval
 # %% ../../nbs/runs/40_evaluating.ipynb #dc5af6a8
 def ablate_recipe(model:nn.Module, pack:Pack, evaluation:EvaluationConfig=EvaluationConfig(), sigma:float|None=None, seed:int=0,
            padding:float=1.25, device:str|torch.device='cpu')->dict[str, float]: # 'AP/<step>', 'PCK@0.2/<step>', 'ms/<step>' ...
-    "Metrics after each step of the test recipe, and milliseconds a person."
+    "Metrics after each step of the test recipe, and milliseconds per person."
     found, ms = predict_at_each_step(model, pack, evaluation, sigma, device)
     out = {}
     for step in (r.name for r in RECIPE_STEPS if not r.nms):

@@ -83,7 +83,7 @@ ON_REQUEST = (
                needs=('p2net',)),
     *(Experiment(name, f"{needs} evaluated on {who}: evaluation.other_data", 'other_data', 'LSP', needs=(needs,))
       for name, (_, needs, who) in OTHER_DATA.items()),
-    _ablation('rendered-init', 'P²Net trained from the weights that p2net has from rendered people', 'LSP',
+    _ablation('rendered-init', 'P²Net initialised with the weights of p2net trained on rendered people', 'LSP',
               training=dict(init='rendered')),
     Experiment('random-init', 'P²Net trained from random weights, whatever `network.weights` says', 'train', 'LSP',
                needs=('search',), fixed=dict(network=dict(weights=None))),
@@ -130,7 +130,7 @@ def _shift_searches(end, variant):
 
 SHIFT_SEARCHES = tuple(e for end, variant in VARIANTS.items() for e in _shift_searches(end, variant))
 SHIFT_TRAININGS = tuple(
-    Experiment(f'p2net-shift-{name}{suffix}', f'P²Net trained with the policy {found} for people {what}', 'train', 'injected shifts',
+    Experiment(f'p2net-shift-{name}{suffix}', f'P²Net trained with the policy {found} for validation images {what}', 'train', 'injected shifts',
                dict(policy=policy, evaluation=dict(shifts=MEASURED_SHIFTS)), (f'shift-{name}-pairs',))
     for suffix, policy, found in (('', 'searched', 'found'), ('-averaged', 'averaged', 'averaged over the search'),
                                   ('-uniform-magnitude', 'uniform-magnitude', 'found, with magnitudes up to those found,'))

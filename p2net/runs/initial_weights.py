@@ -46,5 +46,5 @@ def load_matching_weights(model:nn.Module, # changed in place
 
 def init_summary(start:dict)->str: # of `load_matching_weights`
     "One line for the log."
-    return (f"{start['tensors']} tensors, {start['share']:.1%} of the weights, taken from another network; anew: "
+    return (f"{start['tensors']} tensors, {start['share']:.1%} of the weights, taken from another network; randomly initialised: "
             f"{', '.join(start['anew']) or 'nothing'}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc, os
 
 import torch, torch.distributed as dist
-import torch.distributed.nn.functional # before there is a group: its defaults would hold that one for good
+import torch.distributed.nn.functional # imported before a group exists: its default arguments would keep a reference to that group
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -38,7 +38,7 @@ def rank_slice(n:int, # people of a step
 def mean_over_ranks(x:Tensor)->Tensor: # the same in all processes
     "Mean of x over the processes."
     if rank_and_count()[1] == 1: return x
-    there = x.clone().to('cuda' if dist.get_backend() == 'nccl' else x.device)  # NCCL knows no other
+    there = x.clone().to('cuda' if dist.get_backend() == 'nccl' else x.device)  # NCCL handles CUDA tensors only
     dist.all_reduce(there)
     return (there/rank_and_count()[1]).to(x.device)
 

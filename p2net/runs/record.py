@@ -75,7 +75,7 @@ def read_table(path:str|Path, # .csv
 def read_arrays(path:str|Path, # .npz
                 names:tuple[str, ...], # that it must have
                )->dict[str, np.ndarray]:
-    "Arrays of an .npz file of a run. InputError if it is cut, something else, or lacks one."
+    "Arrays of an .npz file of a run. InputError if the file is cut, is of another format, or lacks an array."
     try:
         with np.load(path, allow_pickle=False) as file: found = {name: file[name] for name in file.files}
     except FileNotFoundError: raise InputError('there is no such file', file=path) from None
@@ -148,7 +148,7 @@ RECORD_FIELDS = dict(experiment=str, scale=str, seed=int, status=str, config=dic
 
 def read_record(path:str|Path, # record.json or its folder
                )->dict:
-    "A record. InputError that names the file, and the key where it has one, if it is none."
+    "A record. InputError for an invalid file; it names the file and, where there is one, the key."
     path = Path(path)
     if path.is_dir(): path = path/'record.json'
     record = read_json(path)

@@ -47,7 +47,7 @@ def shift_draws(shift:str|None, # of SHIFT_OPERATIONS; None: people as they are
 def shifted(pack:Pack,
             shift:str|None, # of SHIFT_OPERATIONS
             seed:int=0, # equal for all networks that are compared
-            portion:int=64, # people cut at a time
+            portion:int=64, # people cropped at a time
            )->Pack: # canvases (n, H, W, 3), nothing around the crops
     "The people of a pack under an injected shift."
     H, W = pack.input_size

@@ -111,7 +111,7 @@ SKELETON_FAULTS = {
                    "own left, on the right of the picture when the person looks at the camera. Are x and y exchanged?"),
     'crossed': ("limbs that cross their mirror image in most people", "Left and right are exchanged in one of the two joints, or the names are "
                 "in another order than the numbers. Compare the order of the names with that of keypoints."),
-    'mirror-lengths': ("limbs with a mirror image of another length", "The pairs are of wrong joints, or the names are in another order "
+    'mirror-lengths': ("limbs with a mirror image of another length", "Wrong joints are paired, or the names are in another order "
                        "than the numbers. Mirrored training images would teach wrong joints."),
 }
 BOXES_FAULTS = {
@@ -144,7 +144,7 @@ NOTES = {
     'category-names': ("a category without the names of its joints", "The skeleton's order is taken; whether it is the file's can't be checked. "
                        "Give categories[0].keypoints."),
     'category-id-missing': ("no category_id", "The annotation is taken as a person. pycocotools stops."),
-    'sides-differ': ("people who face the camera in one split and turn their backs to it in the other", "Or left and right are exchanged in one "
+    'sides-differ': ("people who face the camera in one split and turn their backs to it in the other", "Perhaps left and right are exchanged in one "
                      "of the two: look at some people of both."),
     'boxes-empty': ("a detected box without width or height", "It is left out."),
     'boxes-category': ("detections of another category id than the annotations' people", "They are taken as people: no row has the people's id."),

@@ -110,7 +110,7 @@ def trained_skeleton(config:Config, path)->Skeleton:
                          'put the data set back', path) from None
 
 def header_from_record(path:Path)->ModelHeader:
-    "The header of weights that have a record in place of one."
+    "The header of weights without one, from the record of their run."
     record = read_record(file := locate_record(path))
     c = recorded_config(record['config'], file)
     metrics = {k: record['metrics'][k] for k in ('PCK@0.2', 'PCKh@0.5', 'AP') if k in record['metrics']}
@@ -251,7 +251,7 @@ def check_scores(scores, n:int)->np.ndarray: # (n,)
     return scores
 
 def find_one_person(estimator:PoseEstimator, picture:np.ndarray)->list[FoundPerson]: # of length 1
-    "The person in a picture without a box: a second pass through the box of the first pass's joints."
+    "The person in a picture without a box, in two passes: the joints of the first give the box of the second."
     size = picture.shape[:2]
     first = estimator.find(picture, central_box(size, estimator.header.padding)[None], np.ones(1))
     box = box_around_pose(first[0].joints, first[0].scores)
