@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RANDAUGMENT13', 'POLICIES', 'FrozenPolicy', 'RandomPolicy', 'UniformMagnitude', 'draw_frequencies', 'read_control',
            'Control', 'IdentityPolicy', 'directions', 'choose_operations', 'RandAugment', 'trivial_operations',
-           'TrivialAugment', 'HandMade', 'read_policy_file']
+           'TrivialAugment', 'HandMade', 'SingleOperation', 'read_policy_file']
 
 # %% ../../nbs/da2/60_controls.ipynb #7cf9f719
 import inspect, math
@@ -182,10 +182,12 @@ class TrivialAugment(Control):
     kind = 'trivialaugment'
     def __init__(self,
                  wide:bool=False, # the wide ranges: rotation up to 135 degrees, shear .99
+                 most:float=1., # largest magnitude, 0 to 1
                 ):
-        self.settings, self.operations = dict(wide=wide), trivial_operations(wide)
+        if not 0 <= most <= 1: raise ValueError(f"TrivialAugment needs 0 <= most <= 1, got most={most}")
+        self.settings, self.operations, self.most = dict(wide=wide, most=most), trivial_operations(wide), most
     def sample_operations(self, n, gen):
-        return *choose_operations(n, 1, 13, gen), torch.randint(31, (n, 1), generator=gen)/30, directions((n, 1), gen)
+        return (*choose_operations(n, 1, 13, gen), self.most*torch.randint(31, (n, 1), generator=gen)/30, directions((n, 1), gen))
 
 # %% ../../nbs/da2/60_controls.ipynb #c9f26365
 class HandMade(Control):
@@ -209,9 +211,26 @@ class HandMade(Control):
         value = torch.stack([size, angle], 1)
         return torch.arange(2).repeat(n, 1), on, value.abs().clamp(max=1), torch.where(value < 0, -1., 1.)
 
+# %% ../../nbs/da2/60_controls.ipynb #7a4636c6
+class SingleOperation(Control):
+    "One operation of DADA's fifteen, with probability p and a magnitude uniform between 0 and m."
+    kind = 'single-operation'
+    def __init__(self,
+                 operation:str='rotate', # name of one of `DADA15`
+                 p:float=.8, # probability that it is applied
+                 m:float=.6, # largest magnitude, 0 to 1
+                ):
+        names = [o.name for o in DADA15]
+        if operation not in names: raise ValueError(f"operation must be one of {', '.join(names)}, got {abbreviate(operation)}")
+        if not (0 <= p <= 1 and 0 <= m <= 1): raise ValueError(f"a single operation needs 0 <= p <= 1 and 0 <= m <= 1, got p={p}, m={m}")
+        self.settings, self.operations, self.p, self.m = dict(operation=operation, p=p, m=m), (OPERATIONS[operation],), p, m
+    def sample_operations(self, n, gen):
+        on, m = torch.rand(n, 1, generator=gen) < self.p, self.m*torch.rand(n, 1, generator=gen)
+        return torch.zeros(n, 1, dtype=torch.long), on, m, directions((n, 1), gen)
+
 # %% ../../nbs/da2/60_controls.ipynb #9730753b
 POLICIES = {c.kind: c for c in (Policy, FrozenPolicy, RandomPolicy,
-                                UniformMagnitude, IdentityPolicy, RandAugment, TrivialAugment, HandMade)}
+                                UniformMagnitude, IdentityPolicy, RandAugment, TrivialAugment, HandMade, SingleOperation)}
 
 
 def read_policy_file(source, # path of a policy file, or its content

@@ -75,17 +75,17 @@ class People(list):
         self.left_out, self.corrected = (Tally() if t is None else t for t in (left_out, corrected))
         self.annotations = annotations
 
-    def first(self, most:int|None)->'People':
+    def first(self, most:int|None, from_end:bool=False)->'People': # from_end: of the last photographs
         "The people of the first photographs, at most `most` (None: all) but at least one photograph; the others are counted as left out."
         if most is None or len(self) <= most: return self
-        kept, there = set(), Counter(p.image_id for p in self)
-        for image in there:                                              # in order of first appearance
+        kept, there = set(), Counter(p.image_id for p in self)           # in order of first appearance
+        for image in reversed(there) if from_end else there:
             if kept and sum(there[i] for i in kept) + there[image] > most: break
             kept.add(image)
         some, left_out = [p for p in self if p.image_id in kept], Tally(self.left_out)
         other = next(p for p in self if p.image_id not in kept) if len(some) < len(self) else None
         if other:
-            reason = f'people of photographs beyond the first {len(kept)}, which have {len(some)} people; {most} were asked for'
+            reason = f'people of photographs {"before the last" if from_end else "beyond the first"} {len(kept)}, which have {len(some)} people; {most} were asked for'
             left_out.add(reason, f'{other.image}, person {other.person_id}', len(self) - len(some))
         return People(some, left_out, self.corrected, self.annotations and self.annotations.of_images(kept))
 

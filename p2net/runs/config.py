@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib, hashlib, json, re, reprlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -17,9 +17,9 @@ from .presets import PRESETS
 
 # %% auto #0
 __all__ = ['Positive', 'Fraction', 'Count', 'Seed', 'Side', 'Shift', 'PolicyName', 'Switch', 'HAS', 'SCALES', 'SHORT', 'Strict',
-           'DataConfig', 'NetworkConfig', 'SearchConfig', 'TrainingConfig', 'EvaluationConfig', 'Config', 'merge',
-           'brief', 'problem_of', 'source_of', 'settings_error', 'recorded_config', 'flatten', 'differences',
-           'list_changes', 'option', 'parse_override', 'read_settings', 'make_config', 'in_sections']
+           'DataConfig', 'NetworkConfig', 'ControlConfig', 'SearchConfig', 'TrainingConfig', 'EvaluationConfig',
+           'Config', 'merge', 'brief', 'problem_of', 'source_of', 'settings_error', 'recorded_config', 'flatten',
+           'differences', 'list_changes', 'option', 'parse_override', 'read_settings', 'make_config', 'in_sections']
 
 # %% ../../nbs/runs/10_config.ipynb #8d5312b1
 class Strict(BaseModel):
@@ -30,7 +30,8 @@ class Strict(BaseModel):
     @classmethod
     def refuse_boolean(cls, value:Any, info)->Any:
         "Refuse true and false where a number is expected; pydantic would read them as 1 and 0."
-        if isinstance(value, bool) and not isinstance(cls.model_fields[info.field_name].default, bool):
+        about = cls.model_fields[info.field_name]
+        if isinstance(value, bool) and not isinstance(about.default, bool) and bool not in get_args(about.annotation):
             raise ValueError(f"should not be {json.dumps(value)}")
         return value
 
@@ -42,7 +43,7 @@ Side = Annotated[int, Field(ge=32, le=8192, multiple_of=4)]  # of the network's 
 
 Shift = Literal['turned', 'tilted', 'dark', 'inverted', 'moved']    # of runs.shifts
 PolicyName = Literal['searched', 'top-25', 'averaged', 'uniform-magnitude', 'identity', 'hand-made', 'frozen', 'frozen-uniform-magnitude',
-                     'random', 'randaugment', 'trivialaugment']
+                     'random', 'randaugment', 'trivialaugment', 'single-operation']
 
 class DataConfig(Strict):
     "Which people, how they are cut out, IV.A.1."
@@ -50,6 +51,8 @@ class DataConfig(Strict):
     name: Annotated[str, Field(pattern=r'^[a-z0-9]+$')] = 'rendered'  # of the data set: 'rendered', 'coco', 'mpii', 'lsp', 'lspet'
     train_people: Count|None = 1100                     # people rendered, or at most taken from the folder; None: all
     val_people: Count|None = 300                        # the same for the held-out ones
+    search_people: Annotated[int, Field(ge=0, le=10**9)] = 0  # kept apart from the training people for the search's validation split; 0: it is half of them, C-53
+    pool: Count|None = None                             # people rendered for training and search together; None: train_people + search_people
     render_seed: Seed = 0                               # seed of the rendered people, apart from the run's
     input_size: tuple[Side, Side] = (96, 72)            # (H, W) of the network's input, pixels, C-95
     padding: Annotated[float, Field(gt=0, le=100)] = 1.25  # growth of the box on each side, C-94
@@ -89,6 +92,18 @@ class NetworkConfig(Strict):
         return {name: value for name, value in self.model_dump(exclude={'architecture'}).items() if (name in has) is own}
 
 # %% ../../nbs/runs/10_config.ipynb #3e18dd14
+class ControlConfig(Strict):
+    "Settings of a policy without a search, each of the classes that have it in `da2.controls`; None: the default there."
+    N: Annotated[int, Field(ge=1, le=100)]|None = None  # randaugment: operations for each image
+    m: Fraction|None = None                             # magnitude; single-operation: the largest
+    p: Fraction|None = None                             # single-operation: probability; hand-made: of a rotation
+    wide: bool|None = None                              # trivialaugment: the wide ranges
+    most: Fraction|None = None                          # trivialaugment: largest magnitude
+    rotation: Annotated[float, Field(gt=0, le=180)]|None = None       # hand-made: standard deviation, degrees
+    scale: Annotated[float, Field(gt=0, lt=1)]|None = None  # hand-made: standard deviation of the box's factor
+    operation: str|None = None                          # single-operation: its name
+    seed: Seed|None = None                              # random: of the policy; None: that of the run
+
 class SearchConfig(Strict):
     "The bi-level search, III.A.3; C-24 to C-60."
     operations: Literal['dada15', 'pose16'] = 'dada15'  # C-01
@@ -175,6 +190,7 @@ class Config(Strict):
     policy: PolicyName = 'searched'
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
+    control: ControlConfig = ControlConfig()
     search: SearchConfig = SearchConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

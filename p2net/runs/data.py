@@ -25,7 +25,7 @@ from .config import DataConfig, TrainingConfig
 
 # %% auto #0
 __all__ = ['generator', 'RunPeople', 'say_on_stderr', 'notes_of', 'say_notes', 'check_source', 'people_folder', 'pack_people',
-           'load_people', 'base_draws', 'crop_people', 'targets']
+           'split_people', 'load_people', 'base_draws', 'crop_people', 'targets']
 
 # %% ../../nbs/runs/30_data.ipynb #b4121b66
 def generator(*key:int|str, # what is drawn: (seed, 'training', step)
@@ -37,17 +37,18 @@ def generator(*key:int|str, # what is drawn: (seed, 'training', step)
 # %% ../../nbs/runs/30_data.ipynb #86db3ac6
 @dataclass
 class RunPeople:
-    "The people of a run: two packs with one skeleton."
+    "The people of a run: packs with one skeleton."
     train: Pack
     val: Pack
     skeleton: Skeleton
     name: str                       # 'rendered', 'coco', 'mpii', 'lsp', 'lspet'
     notes: dict = field(default_factory=dict) # split -> left_out, corrected: reason -> count
+    search: Pack|None = None        # validation split of the search; None: it is half of `train`
 
     def describe(self)->dict: # split -> name, people, fingerprint, and what was left out or corrected
         "Description of the data for the record."
         return {split: dict(name=self.name, people=len(pack), fingerprint=pack.fingerprint, **self.notes.get(split, {}))
-                for split, pack in (('train', self.train), ('val', self.val))}
+                for split, pack in (('train', self.train), ('search', self.search), ('val', self.val)) if pack is not None}
 
 def say_on_stderr(line:str)->None:
     "Print a line to standard error, apart from the results of a command."
@@ -78,7 +79,10 @@ def people_folder(data:DataConfig,
     "Folder of photographs that `data` names; rendered people are made first."
     check_source(data)
     if data.source != 'rendered': return Path(data.source)
-    settings = RenderConfig(train=data.train_people, val=data.val_people, seed=data.render_seed)
+    pool = data.train_people + data.search_people
+    if data.pool is not None and data.pool < pool:
+        raise InputError(f'is {data.pool}, fewer than the people for training and search together', f'ask for {pool} or more', field='data.pool')
+    settings = RenderConfig(train=data.pool or pool, val=data.val_people, seed=data.render_seed)
     return render_people(rendered_folder(settings, cache), settings, progress=progress)
 
 def pack_people(people:People, skeleton:Skeleton, data:DataConfig, cache:Path|None=None, progress:bool=True)->Pack:
@@ -90,20 +94,29 @@ def pack_people(people:People, skeleton:Skeleton, data:DataConfig, cache:Path|No
                       progress=progress)
     return replace(pack, annotations=people.annotations)
 
+def split_people(found, data:DataConfig)->dict[str, People]: # `found`: of `find_people`; split -> people
+    "People for training, of the search's validation split if it is kept apart, and held-out. InputError where too few photographs are left."
+    pool, search = found.train(), {}
+    if data.search_people:
+        search = dict(search=pool.first(data.search_people, from_end=True))
+        if len(search['search']) >= len(pool):
+            raise InputError(f'is {data.search_people}, which leaves none of the {len(pool)} people for training', 'ask for fewer', field='data.search_people')
+        pool = pool.first(len(pool) - len(search['search']))
+    return dict(train=pool.first(data.train_people), **search, val=found.val().first(data.val_people))
+
 def load_people(data:DataConfig,
                 cache:Path|None=None, # see `people_folder`
                 progress:bool=True, # show bars
                 say=say_on_stderr, # takes a line about rows left out or corrected
                )->RunPeople:
-    "Training and held-out people as packs, from the cache if they are there. InputError for files that cannot be used."
+    "All splits as packs, from the cache if they are there. InputError for files that cannot be used."
     found, packs, notes = find_people(people_folder(data, cache, progress)), {}, {}
-    for split, load, most in (('train', found.train, data.train_people), ('val', found.val, data.val_people)):
-        people = load().first(most)
+    for split, people in split_people(found, data).items():
         packs[split] = pack_people(people, found.skeleton, data, cache, progress)
         tallies = notes_of(people, packs[split])
         say_notes(split, len(people), tallies, say)
         notes[split] = {name: tally.counts() for name, tally in tallies.items()}
-    return RunPeople(packs['train'], packs['val'], found.skeleton, 'rendered' if data.source == 'rendered' else found.kind, notes)
+    return RunPeople(packs['train'], packs['val'], found.skeleton, 'rendered' if data.source == 'rendered' else found.kind, notes, packs.get('search'))
 
 # %% ../../nbs/runs/30_data.ipynb #87706f7a
 def base_draws(n:int, # people

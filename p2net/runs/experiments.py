@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ..da2.operations import DADA15
 from ..errors import InputError
 from ..people.folder import find_people
 from .config import Config, make_config, merge, parse_override, read_settings
 
 # %% auto #0
 __all__ = ['BASELINES', 'TABLE_EXPERIMENTS', 'ABLATION_EXPERIMENTS', 'OTHER_DATA', 'ON_REQUEST', 'SHIFT_SUMMARIES',
-           'MEASURED_SHIFTS', 'VARIANTS', 'SHIFT_SEARCHES', 'SHIFT_TRAININGS', 'CONTROL_EXPERIMENTS', 'EXPERIMENTS',
-           'APART', 'MAIN', 'READ_BY', 'Experiment', 'Variant', 'in_order', 'data_name', 'experiment_config']
+           'MEASURED_SHIFTS', 'VARIANTS', 'SHIFT_SEARCHES', 'SHIFT_TRAININGS', 'CONTROL_EXPERIMENTS', 'EPOCHS', 'GRIDS',
+           'CALIBRATED', 'SCARCE', 'EXPERIMENTS', 'APART', 'MAIN', 'READ_BY', 'Experiment', 'Variant', 'scarce',
+           'scarce_grid', 'calibration_name', 'in_order', 'data_name', 'experiment_config']
 
 # %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
@@ -145,8 +147,46 @@ CONTROL_EXPERIMENTS = tuple(
         ('randaugment', 'randaugment', 'RandAugment'),
         ('trivialaugment', 'trivialaugment', 'TrivialAugment')))
 
+# %% ../../nbs/runs/70_experiments.ipynb #17c8ea58
+EPOCHS = {'': 128, '-256': 256}                 # ending of 'scarce' -> passes over the 200 people
+GRIDS = { # policy -> name of the setting -> fields of `control`
+    'randaugment': {f'{N}-{round(100*m)}': dict(N=N, m=m) for N, m in ((1, .3), (2, .2), (2, .3), (2, .5), (3, .3))},
+    'trivialaugment': {'30': dict(most=.3), '60': dict(most=.6), '100': dict(most=1.), 'wide-50': dict(wide=True, most=.5), 'wide': dict(wide=True)},
+    'hand-made': {f'{rotation}-{round(100*scale)}': dict(rotation=rotation, scale=scale)
+                  for rotation, scale in ((10, .1), (15, .2), (20, .25), (30, .3), (45, .35))}}  # the last is HRNet's
+
+def scarce(name, what, serves, end='', needs=(), **changes):
+    "An experiment on 200 people."
+    regime = dict(data=dict(train_people=200, search_people=400, pool=2400, val_people=1000),
+                  training=dict(steps=25*EPOCHS[end]//4, validate_every=None))
+    small = dict(tiny=dict(network=dict(base_channels=16, width=32)))
+    return Experiment(f'scarce{end}-{name}', f'{what}, 200 people, {EPOCHS[end]} epochs', 'train', serves, merge(regime, changes), needs, small)
+
+def scarce_grid(policy, end=''):
+    "A control with each of its settings."
+    for name, control in GRIDS[policy].items():
+        text = ', '.join(f'{k}={v}' for k, v in control.items())
+        unscaled = dict(training=dict(scale=0.)) if policy == 'hand-made' else {}
+        yield scarce(f'{policy}-{name}', f'{policy} with {text}', 'Table IV', end, policy=policy, control=control, **unscaled)
+
+
+# %% ../../nbs/runs/70_experiments.ipynb #9c09bbdd
+CALIBRATED = tuple((o.name, m) for o in DADA15 for m in ((.3, .6, .9) if o.has_magnitude else (1.,)))    # operation, largest magnitude
+def calibration_name(operation:str, m:float)->str: # of the experiment
+    "Name of the training with one operation."
+    return f"operation-{operation.replace('_', '-')}" + (f'-{round(100*m)}' if m < 1 else '')
+
+SCARCE = (*(e for end in EPOCHS for e in (
+              scarce('identity', 'no policy', 'Table IV', end, policy='identity'),
+              scarce('frozen', 'the start policy', 'Table IV', end, policy='frozen'),
+              scarce('random', 'a random policy', 'Table IV', end, policy='random'),
+              *(e for policy in GRIDS for e in scarce_grid(policy, end)))),
+          *(scarce(calibration_name(operation, m), f'{operation} alone', 'calibration', policy='single-operation',
+                   control=dict(operation=operation, m=m)) for operation, m in CALIBRATED))
+
+
 # %% ../../nbs/runs/70_experiments.ipynb #1428fa0e
-EXPERIMENTS = {e.name: e for e in (*TABLE_EXPERIMENTS, *ON_REQUEST, *ABLATION_EXPERIMENTS, *BASELINES, *CONTROL_EXPERIMENTS, *SHIFT_SEARCHES, *SHIFT_TRAININGS)}
+EXPERIMENTS = {e.name: e for e in (*TABLE_EXPERIMENTS, *ON_REQUEST, *ABLATION_EXPERIMENTS, *BASELINES, *CONTROL_EXPERIMENTS, *SHIFT_SEARCHES, *SHIFT_TRAININGS, *SCARCE)}
 APART = tuple(e.name for e in ON_REQUEST)        # in no group
 MAIN = tuple(e.name for e in TABLE_EXPERIMENTS)
 

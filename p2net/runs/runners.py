@@ -13,7 +13,7 @@ import numpy as np, torch
 from torch import nn
 
 from ..errors import InputError
-from ..da2.controls import FrozenPolicy, HandMade, IdentityPolicy, RandAugment, RandomPolicy, TrivialAugment, UniformMagnitude
+from ..da2.controls import FrozenPolicy, HandMade, IdentityPolicy, RandAugment, RandomPolicy, SingleOperation, TrivialAugment, UniformMagnitude
 from ..da2.policy import Policy
 from ..evaluation.bootstrap import PEOPLE, people_file
 from ..evaluation.cost import count
@@ -39,11 +39,12 @@ from .shifts import shifted
 from .training import Trainer, make_network, remove_checkpoints
 
 # %% auto #0
-__all__ = ['RUNNERS', 'searched_policy', 'most_likely', 'policy_of', 'RunContext', 'size_of', 'measure_val', 'without_joints',
-           'clear_results', 'remove_state', 'extension', 'search_run', 'file_sha', 'write_predictions',
-           'write_person_tables', 'under_shift', 'initial_weights_file', 'load_initial_weights', 'train_run',
-           'trivial_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run', 'recipe_ablation_run', 'boxes_of',
-           'detected_run', 'write_evaluation', 'other_data_run', 'check_needs', 'holds_result', 'run_experiment']
+__all__ = ['CONTROLS', 'RUNNERS', 'searched_policy', 'most_likely', 'control_of', 'policy_of', 'RunContext', 'size_of',
+           'measure_val', 'without_joints', 'clear_results', 'remove_state', 'extension', 'search_run', 'file_sha',
+           'write_predictions', 'write_person_tables', 'under_shift', 'initial_weights_file', 'load_initial_weights',
+           'train_run', 'trivial_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run', 'recipe_ablation_run',
+           'boxes_of', 'detected_run', 'write_evaluation', 'other_data_run', 'check_needs', 'holds_result',
+           'run_experiment']
 
 # %% ../../nbs/runs/72_runners.ipynb #40c2cb94
 def searched_policy(root:Path, config:Config)->Path: # policy.json
@@ -67,6 +68,19 @@ def most_likely(policy:Policy, n:int=25)->Policy: # n sub-policies, pi uniform
         out.m_logits.copy_(policy.m_logits[best])
     return out
 
+CONTROLS = {'identity': (IdentityPolicy, ()), 'hand-made': (HandMade, ('rotation', 'scale', 'p')), 'frozen': (FrozenPolicy, ('p', 'm')), # and fields of
+            'random': (RandomPolicy, ('seed',)), 'randaugment': (RandAugment, ('N', 'm')), 'trivialaugment': (TrivialAugment, ('wide', 'most')), # `control`
+            'single-operation': (SingleOperation, ('operation', 'p', 'm'))}
+
+def control_of(kind:str, settings:dict): # of CONTROLS; settings by name
+    "A policy without a search. InputError for a setting that it does not have."
+    cls, takes = CONTROLS[kind]
+    for name in settings:
+        if name not in takes:
+            raise InputError(f"has no effect with policy={kind}, whose settings are {', '.join(takes) or 'none'}", 'leave it out', field=f'control.{name}')
+    try: return cls(**settings)
+    except ValueError as error: raise InputError(str(error), field='control') from None
+
 def policy_of(config:Config, root:Path):
     "The policy that `config` names, ready to sample."
     kind, seed = config.policy, config.seed
@@ -74,9 +88,9 @@ def policy_of(config:Config, root:Path):
         policy = Policy.from_json(file := searched_policy(root, config))
         if kind == 'averaged': return policy.averaged(read_rows(file.with_name('policy.csv')))
         return {'searched': lambda p: p, 'uniform-magnitude': UniformMagnitude.of, 'top-25': most_likely}[kind](policy)
-    if kind == 'random': return RandomPolicy(seed=seed)
-    return {'identity': IdentityPolicy, 'hand-made': HandMade, 'frozen': FrozenPolicy,
-            'frozen-uniform-magnitude': lambda: UniformMagnitude.of(Policy()), 'randaugment': RandAugment, 'trivialaugment': TrivialAugment}[kind]()
+    if kind == 'frozen-uniform-magnitude': return UniformMagnitude.of(Policy())
+    given = dict(seed=seed) if kind == 'random' else {}
+    return control_of(kind, given | config.control.model_dump(exclude_none=True))
 
 # %% ../../nbs/runs/72_runners.ipynb #573159f5
 @dataclass
@@ -200,6 +214,9 @@ def train_run(config:Config, people:RunPeople, context:RunContext)->dict|None: #
     metrics, found = measure_val(model, config, people, trainer.device)
     trainer.history.append(dict(step=trainer.step_done, split='val', **without_joints(metrics)))
     folder = write_person_tables(config, context, people.val, found, **{'history.csv': trainer.history})
+    if people.search is not None:
+        there, _ = measure_val(model, config, replace(people, val=people.search), trainer.device)
+        metrics |= {f'{k}/search': v for k, v in without_joints(there).items()}
     for shift in config.evaluation.shifts: metrics |= under_shift(shift, model, config, people, trainer.device, folder)
     write_whole(folder/'policy.json', json.dumps(policy.to_json(), indent=1) + '\n')
     write_predictions(config, people, context, found, model)
