@@ -61,10 +61,10 @@ def runs(tmp_path_factory):
 def test_the_record_describes_the_people_evaluated(runs):
     "All held-out people of the other data set, whatever data.val_people says."
     records, context, sports, test = runs
+    found = {'lsp': len(find_people(test).val()), 'lspet': len(find_people(sports).val())}
     for name, (kind, _, _) in OTHER_DATA.items():
         for there in {name, f'{name}-lspet'} & set(records):
-            found = find_people(test if kind == 'lsp' else sports).val()
-            assert (records[there]['data']['val']['name'], records[there]['data']['val']['people']) == (kind, len(found))
+            assert (records[there]['data']['val']['name'], records[there]['data']['val']['people']) == (kind, found[kind])
     assert records['lsp-test-lspet']['data']['val']['people'] == 5                      # the second half of ten
     assert records['lsp-test']['data']['train']['name'] == 'rendered'
 

@@ -1,5 +1,5 @@
 """Skeletons, persons, heatmaps, drawings: long lists of cases, faults, and comparisons with other libraries and real files."""
-import json, os, pickle, subprocess, sys
+import json, os, pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -424,13 +424,6 @@ def test_sheet_and_plot_write_files(tmp_path):
 
 
 # ---- the package
-
-def test_core_modules_import_without_the_notebook_tools():
-    "Neither nbdev nor fastcore is loaded by the modules of this room's core."
-    code = ("import sys; sys.modules.update(nbdev=None, fastcore=None, execnb=None)\n"
-            "import p2net.people.skeleton, p2net.people.person, p2net.people.heatmaps, p2net.people.drawing")
-    subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, timeout=120)
-
 
 def test_example_pose_knows_only_known_joints():
     with pytest.raises(ValueError, match="no example position for 'tail'"):

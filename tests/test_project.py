@@ -109,8 +109,8 @@ def test_arrows_are_one_way(room):
 
 
 def test_package_imports_without_notebook_tools():
-    "On a machine that trains, nbdev, fastcore and IPython need not be there."
-    code = ("import sys\nfor n in ('nbdev', 'fastcore', 'execnb', 'IPython'): sys.modules[n] = None\n"
+    "On a machine that trains, nbdev, fastcore, IPython and timm need not be there."
+    code = ("import sys\nfor n in ('nbdev', 'fastcore', 'execnb', 'IPython', 'timm'): sys.modules[n] = None\n"
             "import importlib, pkgutil, p2net\n"
             "for m in pkgutil.walk_packages(p2net.__path__, 'p2net.'):\n"
             "    if not m.name.endswith(('_modidx', '__main__')): importlib.import_module(m.name)")

@@ -17,7 +17,7 @@ from ..runs.config import flatten
 
 # %% auto #0
 __all__ = ['FREE_SETTINGS', 'INTERVALS', 'run_name', 'check_comparable', 'training_recipe', 'check_same_recipe', 'is_accuracy',
-           'unit_factor', 'summarise', 'paired_gains', 'gain_interval']
+           'unit_factor', 'summarise', 'paired_gains', 'resampled', 'gain_interval']
 
 # %% ../../nbs/report/22_statistics.ipynb #775014e9
 def run_name(run:pd.Series)->str: # 'tiny/p2net/0'
@@ -95,7 +95,10 @@ def paired_gains(runs:pd.DataFrame, # of `load_runs`
 INTERVALS = ('AP', 'AP50', 'AP75', 'AR', 'PCK@0.2', 'PCKh@0.5')    # metrics that people.csv determines
 
 @lru_cache(1024)
-def _resampled(folder:Path, time:int, metric:str)->Resampled|None: # of a record; time of its people.csv; None: the file has no such column
+def resampled(folder:Path, # of a record
+              time:int, # of its people.csv: a new file is read again
+              metric:str)->Resampled|None: # None: the file has no such column
+    "A metric of a run on bootstrap samples of the images, read once."
     people = read_people(folder)
     return resample(people, metric) if ('matches' if metric.startswith(('AP', 'AR')) else metric) in people else None
 
@@ -104,11 +107,11 @@ def gain_interval(runs:pd.DataFrame, # of `load_runs`
                   without:str, # experiment without it
                   metric:str, # key in a record
                  )->Interval|None: # of `full` - `without`, fractions; None: no people.csv, or a metric without interval
-    "95 % interval over images of a paired difference on common seeds (C-115)."
+    "95 % interval over images and seeds of a paired difference on common seeds (C-115)."
     if 'folder' not in runs or metric not in INTERVALS or metric not in runs: return None
     sides = [runs[runs.experiment == e].set_index('seed').folder for e in (full, without)]
     seeds = sorted(sides[0].index.intersection(sides[1].index))
     files = [[side[s]/PEOPLE for s in seeds] for side in sides]
     if not seeds or not all(f.is_file() for side in files for f in side): return None
-    found = [[_resampled(f.parent, f.stat().st_mtime_ns, metric) for f in side] for side in files]
+    found = [[resampled(f.parent, f.stat().st_mtime_ns, metric) for f in side] for side in files]
     return difference(*found) if all(run is not None for side in found for run in side) else None
