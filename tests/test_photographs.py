@@ -266,7 +266,7 @@ def test_pillows_own_limit_is_replaced_and_left_as_it_was(tmp_path, monkeypatch,
     assert Image.MAX_IMAGE_PIXELS == 500 and not recwarn.list
 
 
-# ---- what is no photograph
+# ---- what is not a photograph
 
 @pytest.mark.situation("HEIC, a camera's raw file, a web page, a pointer of git-lfs, a PDF, a film under the name of a photograph", 'one line that says what it is and what to do: `a.jpg: HEIC; save it as JPEG …`')
 @pytest.mark.parametrize('data, says', [

@@ -332,7 +332,7 @@ class PolicyFile:
         if isinstance(self.data, list):
             self.refuse('this is a list, not a policy file of p2net', '`p2net.da2.load_policy` reads the lists that others publish')
         if not isinstance(self.data, dict) or not self.data.keys() & {'kind', 'sub_policies'}:
-            self.refuse("this is no policy: it has neither 'kind' nor 'sub_policies'")
+            self.refuse("this is not a policy: it has neither 'kind' nor 'sub_policies'")
         if self.data.get('schema', 1) != 1: self.refuse(f"schema {self.data['schema']!r:.20} is unknown; this version reads schema 1")
         found = self.data.get('kind', 'policy')
         if 'kind' not in self.data: self.notes.add("file without 'kind', read as a policy", self.file)

@@ -87,7 +87,7 @@ class RunContext:
     cache: Path|None = None         # of rendered people and packs; None: the user's
     progress: bool = True
     seconds: float|None = None      # after which a run stops with a checkpoint
-    restart: bool = False           # remove the checkpoint and begin anew
+    restart: bool = False           # delete the checkpoint and start again
 
     def folder(self, config:Config)->Path: return record_folder(self.root, config)
     def work_folder(self, config:Config)->Path: return record_folder(self.work, config)
