@@ -209,8 +209,7 @@ def outcome_probabilities(pi:Tensor, p:Tensor)->Tensor: # (K,), (K, N) -> (K, 2*
 
 def describe_operation(o:Operation, p:float, m:float, side:int=0)->str: # side: +1 or -1: this sign only
     "Name, magnitude (0 to 10 and in the operation's unit) and probability."
-    value, sign = float(f'{m*o.high:.2g}'), '±+-'[side] if o.signed else ''      # 110 levels, not 1.1e+02
-    return f'{o.name}' + (f' at {10*m:.1f} ({sign}{value:g} {o.unit})' if o.has_magnitude else '') + f' with p {p:.2f}'
+    return o.name + (f' at {10*m:.1f} ({o.text(m, side)})' if o.has_magnitude else '') + f' with p {p:.2f}'
 
 # %% ../../nbs/da2/30_policy.ipynb #6fb24825
 class PolicySummary(PolicySampler):
