@@ -283,7 +283,7 @@ def write_evaluation(results:list[dict], pack:Pack, config:Config, context:RunCo
     folder.mkdir(parents=True, exist_ok=True)
     return write_with_truth(results, pack, folder/f'person_keypoints_{Path(pack.annotations.path).stem.rpartition("_")[2]}_p2net_results.json')
 
-# %% ../../nbs/runs/72_runners.ipynb #5794b438
+# %% ../../nbs/runs/72_runners.ipynb #6f0c2d1e
 def other_data_run(config:Config, people:RunPeople, context:RunContext)->dict:
     "Metrics of the trained network, and of the mean pose of its training people, on another data set."
     start, device = time.perf_counter(), 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -298,6 +298,7 @@ def other_data_run(config:Config, people:RunPeople, context:RunContext)->dict:
     cost = dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start)
     return dict(metrics=measure(val, found) | {f'mean-pose/{k}': v for k, v in baseline.items()}, cost=cost, val=about)
 
+# %% ../../nbs/runs/72_runners.ipynb #5794b438
 RUNNERS = dict(search=search_run, train=train_run, trivial=trivial_run, boxes=boxes_run, recipe_ablation=recipe_ablation_run,
              detected=detected_run, other_data=other_data_run)
 
