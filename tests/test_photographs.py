@@ -291,7 +291,7 @@ def test_a_damaged_palette_or_size(tmp_path):
 
 def test_files_that_are_not_there_or_no_files(tmp_path):
     os.mkfifo(tmp_path/'pipe')                                            # must not hang
-    for path, says in ((tmp_path/'none.jpg', 'there is no such photograph'), (tmp_path, 'no file'), (tmp_path/'pipe', 'no file'),
+    for path, says in ((tmp_path/'none.jpg', 'there is no such photograph'), (tmp_path, 'not a file'), (tmp_path/'pipe', 'not a file'),
                        ('a\0b.jpg', 'null'), ('x'*400 + '.jpg', 'too long')):
         for function in (read_photo, photo_size, orientation):
             with pytest.raises(InputError, match=says): function(path)

@@ -410,11 +410,11 @@ def test_a_file_of_boxes_is_checked_before_a_network_is_loaded(album, monkeypatc
     assert f'boxes.json: {says}' in str(caught.value) and '\n' not in str(caught.value) and not Path('poses').exists()
 
 
-@pytest.mark.parametrize('data, says', [(b'{"1.jpg": [[1, 2', 'not readable as JSON'), (b'\xff\xfe[]', 'no UTF-8'), (b'', 'not readable as JSON')])
+@pytest.mark.parametrize('data, says', [(b'{"1.jpg": [[1, 2', 'not readable as JSON'), (b'\xff\xfe[]', 'byte 0 is not UTF-8'), (b'', 'not readable as JSON')])
 def test_a_file_of_boxes_that_is_no_json(album, capsys, data, says):
     Path('boxes.json').write_bytes(data)
     assert main(['predict', 'album', '--boxes', 'boxes.json']) == 2
-    assert f'boxes.json: {says}' in capsys.readouterr().err or says == 'no UTF-8'
+    assert f'boxes.json: {says}' in capsys.readouterr().err
 
 
 @situation('boxes written as x1 y1 x2 y2', '`boxes.json: bbox reads as x1, y1, x2, y2 in most rows; write x, y, width, height`, before anybody is predicted', theme='Detection files')

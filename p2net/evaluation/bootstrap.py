@@ -133,6 +133,7 @@ def resample(people:pd.DataFrame, # of `read_people`
     samples = np.concatenate([weighted_metric(people, metric, weight) for weight in drawn])
     return Resampled(metric, people[keys].to_numpy(), float(weighted_metric(people, metric, np.ones((1, len(people))))[0]), samples)
 
+# %% ../../nbs/evaluation/70_bootstrap.ipynb #d0f3243c
 def difference(a:Sequence[Resampled], # one for each seed
                b:Sequence[Resampled], # of the same people
                level:float=.95, # fraction of the samples inside
