@@ -87,8 +87,8 @@ def read_text(path)->str: # '\n' at the ends of lines
     except UnicodeDecodeError as error:
         kind, remedy = file_kind(error.object[:512]) or (None, None)
         if kind: raise InputError(f'this is {kind}', remedy or 'a text file is needed here', path) from None
-        raise InputError(f'byte {error.start} is no UTF-8', 'save the file as UTF-8', path) from None
-    except ValueError as error: raise InputError(f'this is no path of a file ({error})', file=repr(str(path))) from None
+        raise InputError(f'byte {error.start} is not UTF-8', 'save the file as UTF-8', path) from None
+    except ValueError as error: raise InputError(f'this is not a path of a file ({error})', file=repr(str(path))) from None
 
 # %% ../nbs/appendix/10_errors.ipynb #374f18f7
 def parser_error(form:str, # 'JSON'

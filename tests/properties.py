@@ -886,7 +886,7 @@ def outside(data, ours):
     completes or matches what pycocotools takes literally, or where pycocotools is known to count wrongly."""
     person = ours.category_id
     def is_person(a): return a['category_id'] == person
-    if not isinstance(person, (int, float, str)): return 'a category id that is no id'
+    if not isinstance(person, (int, float, str)): return 'a category id that is not an id'
     called = {str(person), str(int(person)) if plain_number(person, True) else '', *(str(c.get('name')) for c in data.get('categories') or [] if c['id'] == person)}
     if any(a.get('category_id') is None or not is_person(a) and str(a['category_id']).strip() in called for a in data['annotations']): return 'category_id missing, a name, or of another type: ours takes it for a person, pycocotools does not'
     rows = [a for a in data['annotations'] if is_person(a)]

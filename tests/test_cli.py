@@ -51,8 +51,8 @@ def said(capsys, *words):
 def train(capsys, folder, *more): return said(capsys, 'train', 'hand-made', '--data', folder, '--out', folder.parent/'out', *SMALL, *more)
 
 
-@pytest.mark.situation('a --config file with an unknown setting, a value of another kind, or that is no YAML', 'one line: `FILE: training.foo is no setting; …`: the file, the setting, what it may be')
-@pytest.mark.parametrize('yaml, says', [('training:\n  foo: 3\n', 'training.foo is no setting'), ('training: [1,\n', 'not readable as YAML'), ('- 1\n', 'expected settings'),
+@pytest.mark.situation('a --config file with an unknown setting, a value of another kind, or that is not YAML', 'one line: `FILE: training.foo is not a setting; …`: the file, the setting, what it may be')
+@pytest.mark.parametrize('yaml, says', [('training:\n  foo: 3\n', 'training.foo is not a setting'), ('training: [1,\n', 'not readable as YAML'), ('- 1\n', 'expected settings'),
                                         ('training: {lr: -1}\n', 'training.lr'), ('training: {steps: many}\n', 'training.steps'),
                                         ('training: {lr: .nan}', 'training.lr should be a finite number'), ('training: {steps: yes}', 'training.steps should not be true'),
                                         ('data: {input_size: [96]}', 'data.input_size.1 is missing'), ('', 'expected settings')])

@@ -189,7 +189,7 @@ READ = [ # what is in the file; what is said of it, '' for nothing; pi, p and m 
     case('no-pi', 'a policy without pi', 'all sub-policies are equally likely; said',
          written(*[{key: PAIR[key] for key in ('operations', 'p', 'm')}]*2), 'pi is not given', .5, [.5, .6], [.5, .4]),
     case('thirds', 'pi rounded, so that it sums to .999', 'divided by the sum; said', written(*[PAIR | dict(pi=.333)]*3), 'pi sums to 0.999', 1/3, [.5, .6], [.5, .4]),
-    case('texts', 'numbers written as texts', 'read as numbers; said', written(PAIR | dict(pi='1', p=['.5', '.6'])), 'number written as text', 1, [.5, .6], [.5, .4]),
+    case('texts', 'numbers written as text', 'read as numbers; said', written(PAIR | dict(pi='1', p=['.5', '.6'])), 'number written as text', 1, [.5, .6], [.5, .4]),
     case('levels', 'magnitudes as levels of 0 to 10', 'divided by 10; said', written(PAIR | dict(pi=1, m=[5, 4])), 'm written as a level of 0 to 10', 1, [.5, .6], [.5, .4]),
     case('names', "operations by DADA's names (Rotate, Invert)", 'read as ours; said', written(PAIR | dict(pi=1, operations=['Rotate', 'Invert']), operations=['Rotate', 'Invert']),
          'operation name of another package', 1, [.5, .6], [.5, .4]),
@@ -242,7 +242,7 @@ REFUSED = [ # what is in the file; its one line, after the name of the file
     case('long', 'a logit of 400 digits', 'that it disagrees with the probability', edited(logits=dict(pi=0., p=[10**400, 0.], m=[0., 0.])), 'sub-policy 1: p is 0.'),
     case('null', 'null for a probability', 'the sub-policy and the field', written(PAIR | dict(pi=1, p=[None, .5])), 'sub-policy 0: p must be a number, got None'),
     case('negative', 'a negative probability', 'the sub-policy and the field', written(PAIR | dict(pi=1, p=[-.5, .5])), 'sub-policy 0: p must lie between 0 and 1, got -0.5'),
-    case('row', 'a sub-policy that is no object', 'which', written(PAIR, 'rotate'), "sub-policy 1: must be an object with operations, pi, p and m, got 'rotate'"),
+    case('row', 'a sub-policy that is not an object', 'which', written(PAIR, 'rotate'), "sub-policy 1: must be an object with operations, pi, p and m, got 'rotate'"),
     case('nested', 'deeply nested lists in place of a sub-policy', 'the beginning of it', written(PAIR, [[[0]*9]*9]*9),
          'sub-policy 1: must be an object with operations, pi, p and m, got [[[0, 0, 0, 0, 0, 0, ...], [0, 0, 0, 0, 0, 0, ...], [0, 0...'),
     case('empty', 'sub-policies without operations', 'that none has one', written(dict(operations=[], p=[], m=[])), 'no sub-policy has an operation'),
@@ -253,7 +253,7 @@ REFUSED = [ # what is in the file; its one line, after the name of the file
          "settings 'M' is unknown; there are N, m"),
     case('whole', 'a setting of 2.5 that must be whole', 'the setting', dict(kind='randaugment', settings=dict(N=2.5)), 'settings.N must be a whole number, got 2.5'),
     case('large', 'a setting of 400 digits', 'the setting', dict(kind='randaugment', settings=dict(N=10**400)), 'settings.N must be a whole number, got 1000000000000'),
-    case('other', 'another JSON file in place of the policy', 'that it is none', dict(images=[], annotations=[]), "this is no policy: it has neither 'kind' nor 'sub_policies'")]
+    case('other', 'another JSON file in place of the policy', 'that it is none', dict(images=[], annotations=[]), "this is not a policy: it has neither 'kind' nor 'sub_policies'")]
 
 
 @pytest.mark.parametrize('data, says', REFUSED)

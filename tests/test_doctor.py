@@ -113,7 +113,7 @@ def test_one_slip_is_one_fault(people, fault):
     assert (trains(people) is not None) == (fault in REFUSED)
 
 
-@situation('a COCO file that p2net reads and pycocotools stops at: no area, no iscrowd, numbers as texts, annotation ids twice …',
+@situation('a COCO file that p2net reads and pycocotools stops at: no area, no iscrowd, numbers as text, annotation ids twice …',
            '`p2net doctor FOLDER` notes it, with what is taken instead; exit code 0')
 @pytest.mark.parametrize('note', NOTED)
 def test_what_is_completed_is_a_note(people, note):

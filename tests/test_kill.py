@@ -82,7 +82,7 @@ def before_one_by_one(place):
 
 
 def refuses():
-    if Path('checkpoint').exists(): sys.exit('is no checkpoint')
+    if Path('checkpoint').exists(): sys.exit('is not a checkpoint')
     os.mkdir('checkpoint')
     replace('a.json', '{}')
     os.rmdir('checkpoint')

@@ -299,7 +299,7 @@ BROKEN = {
     'gzip': (gzip.compress(MADE['lsp', False]), 'this is a gzip archive; unpack it', 'a .mat file that is still packed'),
     'json': (b'{"message": "Not Found"}', 'this is a text file that begins with \'{"message"', None),
     'octave': (b'# Created by Octave 9.2\n# name: joints\n', "this is a text file that begins with '# Created by Octave 9.2", 'a .mat file in the text format of Octave'),
-    'bytes': (b'\xfe\xdc\xba\x98'*200, 'this is no .mat file of MATLAB 5 to 7.2', None)}
+    'bytes': (b'\xfe\xdc\xba\x98'*200, 'this is not a .mat file of MATLAB 5 to 7.2', None)}
 
 
 @pytest.mark.parametrize('name', [pytest.param(name, marks=[situation(has, f'`joints.mat: {says}` …')] if has else []) for name, (_, says, has) in BROKEN.items()])
@@ -463,23 +463,23 @@ def test_mpii_people_left_out(home):
                                'no joint labelled': (1, f"{home/'rows.json'}: person 4")}
 
 
-@situation("numbers written as texts in MPII's JSON", 'are read as the numbers and counted')
+@situation("numbers written as text in MPII's JSON", 'are read as the numbers and counted')
 def test_mpii_texts(home):
     good = row(np.random.default_rng(0))
     texts = json.loads(json.dumps(good), parse_float=str)
     a, b = mpii_json(home, good), mpii_json(home, texts)
     assert (a[0].joints == b[0].joints).all() and (a[0].bbox == b[0].bbox).all()
-    assert b.corrected.counts() == {'numbers written as texts': 30 + 3} and not a.corrected
+    assert b.corrected.counts() == {'numbers written as text': 30 + 3} and not a.corrected
 
 
 @pytest.mark.parametrize('change, says', [
     pytest.param(dict(joints_vis=[1]*15 + [.73]), 'joints_vis[15] is 0.73; write 1 for a labelled joint, else 0',
                  marks=situation("confidences in `joints_vis` of MPII's JSON", '`rows.json: person 2: joints_vis[15] is 0.73; write 1 for a labelled joint, else 0`')),
-    pytest.param(dict(joints=[[float('nan'), 3.]] + [[1., 2.]]*15), 'joints[0] is nan, which is no number',
-                 marks=situation("NaN in a labelled joint of MPII's JSON", '`rows.json: person 2: joints[0] is nan, which is no number; …`')),
+    pytest.param(dict(joints=[[float('nan'), 3.]] + [[1., 2.]]*15), 'joints[0] is nan, which is not a number',
+                 marks=situation("NaN in a labelled joint of MPII's JSON", '`rows.json: person 2: joints[0] is nan, which is not a number; …`')),
     pytest.param(dict(joints=[[1., 2.]]*17), 'joints has 17 entries, not 16',
                  marks=situation("17 joints in a row of MPII's JSON", '`rows.json: person 2: joints has 17 entries, not 16; give 16 joints x, y`')),
-    (dict(center='here'), "center is 'here'"), (dict(scale=[1.2]), 'scale is [1.2], which is no number'), (dict(image=''), "image is ''")])
+    (dict(center='here'), "center is 'here'"), (dict(scale=[1.2]), 'scale is [1.2], which is not a number'), (dict(image=''), "image is ''")])
 def test_mpii_rows_refused(home, change, says):
     good = row(np.random.default_rng(0))
     one_line(lambda: mpii_json(home, good, good | change), f"{home/'rows.json'}: person 2: {says}")

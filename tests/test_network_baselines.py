@@ -84,10 +84,10 @@ def test_a_config_builds_it(name):
 
 
 @pytest.mark.parametrize('changes, says', [
-    (dict(architecture='cpn', attention=False), 'attention is no setting of cpn; leave it at true'),
-    (dict(architecture='simplebaseline', dilation=1), 'dilation is no setting of simplebaseline; leave it at 2'),
-    (dict(architecture='hrnet-w32', depth=None), 'width is no setting of hrnet-w32; leave it at null'),
-    (dict(architecture='hrnet-w32', depth=None, width=None, base_channels=32), 'base_channels is no setting of hrnet-w32; leave it at 64'),
+    (dict(architecture='cpn', attention=False), 'attention is not a setting of cpn; leave it at true'),
+    (dict(architecture='simplebaseline', dilation=1), 'dilation is not a setting of simplebaseline; leave it at 2'),
+    (dict(architecture='hrnet-w32', depth=None), 'width is not a setting of hrnet-w32; leave it at null'),
+    (dict(architecture='hrnet-w32', depth=None, width=None, base_channels=32), 'base_channels is not a setting of hrnet-w32; leave it at 64'),
     (dict(depth=None), 'depth of p2net must be a number'), (dict(architecture='cpn', width=None), 'width of cpn must be a number')])
 def test_a_setting_that_would_do_nothing_is_refused(changes, says):
     with pytest.raises(ValueError) as error: make_config('small', network=changes)

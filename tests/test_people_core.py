@@ -82,7 +82,7 @@ def test_faulty_skeleton_file_is_one_clear_line(tmp_path, text, message):
 
 def test_skeleton_file_that_is_no_text(tmp_path):
     (tmp_path/'own.yaml').write_bytes(b'\xff\xfe\x00joints')
-    with pytest.raises(ValueError, match='is no UTF-8'): load_skeleton(tmp_path/'own.yaml')
+    with pytest.raises(ValueError, match='is not UTF-8'): load_skeleton(tmp_path/'own.yaml')
 
 
 def test_skeleton_file_with_everything(tmp_path):

@@ -153,7 +153,7 @@ def test_clip_box_is_the_intersection():
 
 @pytest.mark.parametrize('edit, message', [
     (lambda d: d['images'].clear(), "not in 'images'"),
-    (lambda d: d.update(categories=7), "categories is no list"),
+    (lambda d: d.update(categories=7), "categories is not a list"),
     (lambda d: d['annotations'][0].update(bbox=[1, 2, 3]), r"annotation 1: bbox is \[1, 2, 3\]"),
     (lambda d: d['annotations'][0].update(keypoints=[1.]*48), "keypoints has 48 numbers, 17 joints need 51"),
     (lambda d: d['annotations'][0].update(keypoints=[float('nan')]*50 + [2]), 'x or y is not a number'),

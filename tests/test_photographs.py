@@ -266,7 +266,7 @@ def test_pillows_own_limit_is_replaced_and_left_as_it_was(tmp_path, monkeypatch,
     assert Image.MAX_IMAGE_PIXELS == 500 and not recwarn.list
 
 
-# ---- what is no photograph
+# ---- what is not a photograph
 
 @pytest.mark.situation("HEIC, a camera's raw file, a web page, a pointer of git-lfs, a PDF, a film under the name of a photograph", 'one line that says what it is and what to do: `a.jpg: HEIC; save it as JPEG …`')
 @pytest.mark.parametrize('data, says', [
@@ -291,7 +291,7 @@ def test_a_damaged_palette_or_size(tmp_path):
 
 def test_files_that_are_not_there_or_no_files(tmp_path):
     os.mkfifo(tmp_path/'pipe')                                            # must not hang
-    for path, says in ((tmp_path/'none.jpg', 'there is no such photograph'), (tmp_path, 'no file'), (tmp_path/'pipe', 'no file'),
+    for path, says in ((tmp_path/'none.jpg', 'there is no such photograph'), (tmp_path, 'not a file'), (tmp_path/'pipe', 'not a file'),
                        ('a\0b.jpg', 'null'), ('x'*400 + '.jpg', 'too long')):
         for function in (read_photo, photo_size, orientation):
             with pytest.raises(InputError, match=says): function(path)

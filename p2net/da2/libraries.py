@@ -136,8 +136,7 @@ class OperationTransform(v2.Transform):
     def extra_repr(self)->str:
         "Name and value, for `print`."
         o = self.operation
-        how = f"{'±+-'[self.side] if o.signed else ''}{self.m*o.high:.3g} {o.unit}" if o.has_magnitude else ''
-        return ', '.join(filter(None, [o.name, how, '' if COUNTERPARTS[o.name][0] else 'ours']))
+        return ', '.join(filter(None, [o.name, o.text(self.m, self.side, 3), '' if COUNTERPARTS[o.name][0] else 'ours']))
 
 # %% ../../nbs/da2/70_libraries.ipynb #4e019b09
 class ShiftPoints(v2.Transform):

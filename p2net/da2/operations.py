@@ -45,6 +45,15 @@ class Operation:
         if bool(out.any()): raise ValueError(f"{self.name}: a magnitude must be in [0, 1], got {m[out][0].item():g}")
         return m*self.high*sign.to(m.dtype) if self.signed else m*self.high
 
+    def text(self, m:float, side:int=0, digits:int=2)->str: # side: +1 or -1: this sign only; '': no magnitude
+        "What magnitude m does, as '±15 degrees clockwise on the screen', 'factor 1 ± 0.45' or 'factor 1.2 or 1/1.2'."
+        if not self.has_magnitude: return ''
+        value, sign = float(f'{m*self.high:.{digits}g}'), '±+-'[side] if self.signed else ''      # 110 levels, not 1.1e+02
+        if self.name == 'scale':
+            up, down = (f'{start}{(1 + self.high)**m:.{digits + 1}g}' for start in ('', '1/'))
+            return 'factor ' + (f'{up} or {down}', up, down)[side]
+        return f'factor 1 {sign} {value:g}' if self.unit == 'factor - 1' else f'{sign}{value:g} {self.unit}'
+
 # %% ../../nbs/da2/20_operations.ipynb #9034cb6a
 _ROWS = (('shear_x', 'geometry', .3, True, True, 'pixels to the right per pixel down'),
           ('shear_y', 'geometry', .3, True, True, 'pixels down per pixel to the right'),

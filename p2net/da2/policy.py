@@ -209,8 +209,7 @@ def outcome_probabilities(pi:Tensor, p:Tensor)->Tensor: # (K,), (K, N) -> (K, 2*
 
 def describe_operation(o:Operation, p:float, m:float, side:int=0)->str: # side: +1 or -1: this sign only
     "Name, magnitude (0 to 10 and in the operation's unit) and probability."
-    value, sign = float(f'{m*o.high:.2g}'), '±+-'[side] if o.signed else ''      # 110 levels, not 1.1e+02
-    return f'{o.name}' + (f' at {10*m:.1f} ({sign}{value:g} {o.unit})' if o.has_magnitude else '') + f' with p {p:.2f}'
+    return o.name + (f' at {10*m:.1f} ({o.text(m, side)})' if o.has_magnitude else '') + f' with p {p:.2f}'
 
 # %% ../../nbs/da2/30_policy.ipynb #6fb24825
 class PolicySummary(PolicySampler):
@@ -332,7 +331,7 @@ class PolicyFile:
         if isinstance(self.data, list):
             self.refuse('this is a list, not a policy file of p2net', '`p2net.da2.load_policy` reads the lists that others publish')
         if not isinstance(self.data, dict) or not self.data.keys() & {'kind', 'sub_policies'}:
-            self.refuse("this is no policy: it has neither 'kind' nor 'sub_policies'")
+            self.refuse("this is not a policy: it has neither 'kind' nor 'sub_policies'")
         if self.data.get('schema', 1) != 1: self.refuse(f"schema {self.data['schema']!r:.20} is unknown; this version reads schema 1")
         found = self.data.get('kind', 'policy')
         if 'kind' not in self.data: self.notes.add("file without 'kind', read as a policy", self.file)

@@ -108,7 +108,7 @@ class PublishedStep(NamedTuple):
 def parse_lists(file:PolicyFile, lists)->list[list[PublishedStep]]: # sub-policies
     "The operations of a published list. InputError where the form is wrong."
     form = 'a policy is a list of sub-policies, each a list of [name, probability, level]'
-    if not isinstance(lists, (list, tuple)) or not lists: file.refuse('this is no list of sub-policies', form)
+    if not isinstance(lists, (list, tuple)) or not lists: file.refuse('this is not a list of sub-policies', form)
     found = []
     for k, sub_policy in enumerate(lists):
         if not isinstance(sub_policy, (list, tuple)): file.refuse('must be a list of operations', form, f'sub-policy {k}')

@@ -142,6 +142,7 @@ def resample(people:pd.DataFrame, # of `read_people`
     samples = np.concatenate([weighted_metric(people, metric, weight) for weight in drawn])
     return Resampled(metric, people[keys].to_numpy(), float(weighted_metric(people, metric, np.ones((1, len(people))))[0]), samples)
 
+# %% ../../nbs/evaluation/70_bootstrap.ipynb #d0f3243c
 def resample_seeds(delta:np.ndarray, # (S, n) difference at each seed in each bootstrap sample of the images
                    rng:np.random.Generator,
                   )->np.ndarray: # (n,)

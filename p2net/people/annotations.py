@@ -79,7 +79,7 @@ def id_key(value): # as for pycocotools, 36 and 36.0 are one id, 1 and true too;
 def side_length(value, side:str, corrected:Tally, where)->int|None:
     "Height or width as an integer; None unless it is a number of at least 1."
     found = finite_number(value)
-    if isinstance(value, str) and found is not None: corrected.add('numbers written as texts', f'{where}: {side}')
+    if isinstance(value, str) and found is not None: corrected.add('numbers written as text', f'{where}: {side}')
     return int(found) if found is not None and found >= 1 else None
 
 def add_image(row, where:str, images:list[dict], positions:dict, path, corrected:Tally)->None:
@@ -104,7 +104,7 @@ def clean_images(rows:list, path, corrected:Tally, faults:list|None=None)->tuple
     ours = {key: key for key in positions}
     if not all(isinstance(key, int) and abs(key) < 2**62 for key in positions):
         order = sorted(positions, key=lambda k: (isinstance(k, str), k) if isinstance(k, (str, int, float)) else (True, str(k)))
-        corrected.add('image ids that are no whole numbers, renumbered', images[positions[order[0]]]['where'], len(order))
+        corrected.add('image ids that are not whole numbers, renumbered', images[positions[order[0]]]['where'], len(order))
         ours = {key: n for n, key in enumerate(order, 1)}
     return {ours[key]: dict(images[n], id=ours[key]) for key, n in positions.items()}, ours
 
@@ -112,7 +112,7 @@ def clean_images(rows:list, path, corrected:Tally, faults:list|None=None)->tuple
 def person_category(data:dict, path)->dict: # a row of `categories`, with an id
     "The category with keypoints; if several have them, the one named person. InputError if that doesn't decide."
     if not isinstance(data.get('categories'), (list, type(None))):
-        raise InputError('is no list', 'list the category of people with the names of its keypoints', path, field='categories')
+        raise InputError('is not a list', 'list the category of people with the names of its keypoints', path, field='categories')
     rows = [c for c in data.get('categories') or [] if isinstance(c, dict)]
     named = [c for c in rows if str(c.get('name')).strip().casefold() in ('person', 'people', 'human')]
     with_joints = [c for c in rows if c.get('keypoints')]
@@ -159,8 +159,8 @@ class FileRow:
         "A finite number; None where it is missing or null. InputError for anything else."
         if value is None: return None
         found = finite_number(value)
-        if found is None: self.refuse(field, f'is {value!r:.40}, which is no number', 'write a finite number, or leave the field out')
-        if isinstance(value, str): self.note('numbers written as texts')
+        if found is None: self.refuse(field, f'is {value!r:.40}, which is not a number', 'write a finite number, or leave the field out')
+        if isinstance(value, str): self.note('numbers written as text')
         return found
 
 def clean_box(bbox, row:FileRow)->list[float]|None:
@@ -173,7 +173,7 @@ def clean_box(bbox, row:FileRow)->list[float]|None:
 def clean_area(area, bbox:list[float]|None, row:FileRow)->float:
     "Area of an annotation in square pixels; 0.53 of its box where it is missing or not above 0."
     found = finite_number(area)
-    if isinstance(area, str) and found is not None: row.note('numbers written as texts')
+    if isinstance(area, str) and found is not None: row.note('numbers written as text')
     if found is not None and found > 0: return found
     row.note(f"areas that are missing or not above 0, taken as {AREA_OF_BOX} of the box")
     return AREA_OF_BOX*abs(bbox[2]*bbox[3]) if bbox else 0.
@@ -190,16 +190,16 @@ def clean_crowd(value, row:FileRow)->int:
 def clean_values(values, row:FileRow, field:str)->list[float]:
     "Numbers of keypoints that also hold texts or null; NaN for what is not a number."
     found = [finite_number(v) for v in values]
-    if any(isinstance(v, str) and f is not None for v, f in zip(values, found)): row.note('numbers written as texts')
+    if any(isinstance(v, str) and f is not None for v, f in zip(values, found)): row.note('numbers written as text')
     wrong = next((v for v, f in zip(values, found) if f is None and not (v is None or isinstance(v, float))), None)
-    if wrong is not None: row.refuse(field, f'holds {wrong!r:.40}, which is no number', 'write three numbers x, y, v for each joint')
+    if wrong is not None: row.refuse(field, f'holds {wrong!r:.40}, which is not a number', 'write three numbers x, y, v for each joint')
     return [math.nan if f is None else f for f in found]
 
 def check_keypoints(flat:np.ndarray, row:FileRow, field:str)->np.ndarray:
     "The joints, unlabelled ones set to 0, 0, 0. InputError for a labelled joint without numbers or v other than 0, 1, 2."
     v = flat[:, 2]
     absent = ~np.isfinite(v) | (v == 0)
-    if (~np.isfinite(flat[absent])).any(): row.note('joints that are no numbers, taken as not labelled')
+    if (~np.isfinite(flat[absent])).any(): row.note('joints that are not numbers, taken as not labelled')
     flat[absent] = 0.
     if not np.isfinite(flat).all():
         joint = int(np.flatnonzero(~np.isfinite(flat).all(1))[0])
@@ -252,7 +252,7 @@ def clean_row(a:dict, # one row of `annotations`
         if not crowd: raise                            # the joints of a crowd are never used
     labelled = 0 if keypoints is None else int((keypoints[:, 2] > 0).sum())
     given = whole_number(a.get('num_keypoints'))
-    if isinstance(a.get('num_keypoints'), str): row.note('numbers written as texts')
+    if isinstance(a.get('num_keypoints'), str): row.note('numbers written as text')
     if given is None: row.note('num_keypoints missing, counted')
     elif (given > 0) != (labelled > 0) and not crowd:
         row.note('num_keypoints that contradicts the joints, kept: AP ignores people in whom it is 0')

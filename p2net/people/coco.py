@@ -235,7 +235,7 @@ def person_rows(found:Detections, category_id=1, name:str='person', others:tuple
             found.corrected.add(note, found.path, len(own))
     if not own:
         ids = ', '.join(sorted({repr(r['category_id']) for r in found.rows})[:8])
-        raise InputError(f'has no row of people: category_id is {ids}', f'people are {category_id!r} in the annotations', found.path)
+        raise InputError(f'no row has the person category: category_id is {ids}', f'people are {category_id!r} in the annotations', found.path)
     keep = {r['where'] for r in own}
     return [r for r in found.rows if r['where'] in keep or found.drop(r, 'box of another category')]
 

@@ -28,7 +28,7 @@ def read_joints_file(path)->tuple[str, np.ndarray]: # kind; (n, 14, 3) x, y and 
     "Kind of a joints.mat, 'lsp' or 'lspet', and its numbers, unchecked. InputError for a file that is neither."
     joints = read_mat(path, 'joints', whose="LSP's and LSPET's joints.mat")['joints']
     if not isinstance(joints, np.ndarray) or joints.dtype.kind not in 'biuf':
-        raise InputError('is no array of numbers', "this is not LSP's or LSPET's joints.mat", path, field='joints')
+        raise InputError('is not an array of numbers', "this is not LSP's or LSPET's joints.mat", path, field='joints')
     kind = next((kind for kind, front in SHAPES.items() if joints.ndim == 3 and joints.shape[:2] == front), None)
     if kind is None or not joints.size:
         raise InputError(f"has the shape {joints.shape}", "LSP's is (3, 14, n), LSPET's (14, 3, n)", path, field='joints')
@@ -158,7 +158,7 @@ def split_columns(path:Path, # split.json
         raise InputError(f'has no list {split!r}', "list the names of photographs under 'train' and 'val'", path)
     for part in ('train', 'val'):
         names = parts.get(part, [])
-        if not isinstance(names, list): raise InputError('is no list', 'list the names of photographs', path, field=repr(part))
+        if not isinstance(names, list): raise InputError('is not a list', 'list the names of photographs', path, field=repr(part))
         for name in names:
             number = photo_number(name)
             if number not in columns:

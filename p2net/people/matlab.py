@@ -106,7 +106,7 @@ def check_header(data:bytes, path)->str: # '<' or '>'
             remedy = 'load it in MATLAB and save it with the option -v7'
             raise InputError('this is a file of MATLAB 7.3 (HDF5)', remedy, path)
     if data.startswith(b'MATLAB '): raise InputError('the header of this .mat file is damaged or cut', DOWNLOAD_AGAIN, path)
-    kind, remedy = file_kind(data) or text_kind(data) or ('no .mat file of MATLAB 5 to 7.2',
+    kind, remedy = file_kind(data) or text_kind(data) or ('not a .mat file of MATLAB 5 to 7.2',
                                                           f'{DOWNLOAD_AGAIN}, or save it with the option -v7')
     raise InputError(f'this is {kind}', remedy or 'a .mat file is needed here, saved with the option -v7', path)
 
@@ -164,7 +164,7 @@ def read_npz(path, # .npz
     data, found = read_bytes(path), {}
     kind, remedy = file_kind(data) or text_kind(data) or ('a file of an unknown kind', DOWNLOAD_AGAIN)
     if not data.startswith(b'PK\x03\x04'):
-        raise InputError(f'this is {kind}, no .npz file', remedy or 'give an .npz file', path)
+        raise InputError(f'this is {kind}, not an .npz file', remedy or 'give an .npz file', path)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {name.removesuffix('.npy'): name for name in archive.namelist() if name.endswith('.npy')}
@@ -184,6 +184,6 @@ def read_array(data:bytes, # .npy
     "One array of an archive."
     try: return np.load(io.BytesIO(data), allow_pickle=False)
     except ARRAY_ERRORS as error:
-        problem = f'is no readable array ({error!s:.80})'
+        problem = f'is not a readable array ({error!s:.80})'
         if b"'|O'" in data[:200]: problem = 'holds Python objects, which are not read'
         raise InputError(problem, 'save it as an array of numbers or texts', path, field=f'array {name!r}') from None

@@ -64,10 +64,10 @@ def is_set(flag, field:str, row:FileRow)->bool:
     "Whether a flag is 1, as number, text or boolean; null and NaN count as 0."
     if isinstance(flag, bool): return flag
     if flag is None or isinstance(flag, float) and flag != flag:
-        row.note('flags of joints that are no numbers, taken as not labelled')
+        row.note('flags of joints that are not numbers, taken as not labelled')
         return False
     if whole_number(flag) not in (0, 1): row.refuse(field, f'is {flag!r:.40}', 'write 1 for a labelled joint, else 0')
-    if isinstance(flag, str): row.note('numbers written as texts')
+    if isinstance(flag, str): row.note('numbers written as text')
     return whole_number(flag) == 1
 
 def clean_joints(fields:dict, row:FileRow)->tuple[np.ndarray, np.ndarray]: # (16, 2) from zero, (16,) 0 or 2
@@ -122,7 +122,7 @@ def struct_list(struct:dict, name:str, row:FileRow)->list[dict]:
     value = struct_field(struct, name)
     if value is None: return []
     if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
-        row.refuse(name, f'is {type(value).__name__} and no structure', "this is not MPII's annotation file")
+        row.refuse(name, f'is {type(value).__name__}, not a structure', "this is not MPII's annotation file")
     return value
 
 def single_struct(struct:dict, name:str, row:FileRow)->dict:
@@ -209,7 +209,7 @@ def number_array(data:dict, name:str, shape:tuple, path)->np.ndarray:
     "A numeric array of a file as float. InputError for another shape; None in `shape` stands for any length."
     found = data[name]
     if not isinstance(found, np.ndarray) or found.dtype.kind not in 'biuf':
-        raise InputError('is no array of numbers', 'download the file again', path, field=name)
+        raise InputError('is not an array of numbers', 'download the file again', path, field=name)
     if len(found.shape) != len(shape) or any(b not in (None, a) for a, b in zip(found.shape, shape)) or not found.size:
         wanted = ', '.join('n' if s is None else str(s) for s in shape)
         raise InputError(f'has the shape {found.shape}, not ({wanted})', 'download the file again', path, field=name)
@@ -248,7 +248,7 @@ def load_mpii_validation(path, # gt_valid.mat, detections_our_format.mat or vali
     for wrong, what in (((found.labelled & ~good).any(1), 'a labelled joint'),
                         (~((found.head_size >= 0) & (found.head_size < FARTHEST)), 'a size of the head')):
         if wrong.any():
-            raise InputError(f'{what} is no number of pixels', 'download the file again', path, f'person {wrong.argmax() + 1}')
+            raise InputError(f'{what} is not a number of pixels', 'download the file again', path, f'person {wrong.argmax() + 1}')
     return replace(found, joints=np.where(good[..., None], found.joints, 0))
 
 # %% ../../nbs/people/60_mpii.ipynb #84fac65e

@@ -356,6 +356,7 @@ def cut_to_disk(cutter:Cutter, store:str, folder:Path)->list[str]: # hashes of t
 # %% ../../nbs/people/80_pack.ipynb #0a4c21c9
 def check_space(folder:Path, n:int, side:int, store:str)->None:
     "Refuse a pack that is larger than the free space of the disk."
+    # JPEG takes about a tenth of the raw size; an eighth leaves a margin
     need, free = n*3*side**2/(8 if store == 'jpeg' else 1), shutil.disk_usage(folder).free
     if need < .95*free: return
     raise InputError(f"the crops of {n} people need about {need/1e9:.1f} GB, {free/1e9:.1f} GB are free",

@@ -140,8 +140,8 @@ def transform(matrix, # (..., 2, 3)
     return points @ np.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
 
 def compose_affine(outer, # (..., 2, 3) applied second
-            inner, # (..., 2, 3) applied first
-           )->np.ndarray: # (..., 2, 3)
+                   inner, # (..., 2, 3) applied first
+                  )->np.ndarray: # (..., 2, 3)
     "The affine map x -> outer(inner(x))."
     outer, inner = np.asarray(outer, float), np.asarray(inner, float)
     linear = outer[..., :2] @ inner

@@ -142,7 +142,7 @@ NO_PICTURE = 'no picture that Pillow or OpenCV can read'
 KINDS = {b'\xff\xd8': 'JPEG', b'\x89PNG': 'PNG', b'II*\0': 'TIFF', b'MM\0*': 'TIFF', b'GIF8': 'GIF', b'BM': 'BMP', b'RIFF': 'WebP'}
 
 def describe_file(data)->tuple[str, str]: # kind, remedy
-    "Kind of a file that is no readable photograph."
+    "Kind of a file that is not a readable photograph."
     if not len(data): return 'empty: 0 bytes', ADVICE
     start = bytes(data[:512])
     if start[4:8] == b'ftyp': return BRANDS.get(start[8:12], ('a film', 'give it the ending .mp4 or .mov'))
@@ -192,7 +192,7 @@ def read_header(data, # bytes or memory map of the file
 def open_error(path, error:Exception)->InputError:
     "InputError for a file that can't be opened."
     if isinstance(error, FileNotFoundError): return InputError('there is no such photograph', 'check the image folder', path)
-    if isinstance(error, IsADirectoryError): return InputError('this is no file', 'give the path of a photograph', path)
+    if isinstance(error, IsADirectoryError): return InputError('this is not a file', 'give the path of a photograph', path)
     reason = getattr(error, 'strerror', None) or error
     return InputError(f"can't be opened ({reason})", 'check the path and the permissions', repr(str(path)))
 
@@ -201,7 +201,7 @@ def read_content(path, lazily:bool=False): # bytes; lazily: a memory map
     try:
         about = os.stat(path)
         if not stat.S_ISREG(about.st_mode): raise IsADirectoryError
-        if about.st_size > MAX_BYTES: raise InputError(f'{about.st_size/1e9:.1f} GB: no photograph', ADVICE, path)
+        if about.st_size > MAX_BYTES: raise InputError(f'{about.st_size/1e9:.1f} GB: not a photograph', ADVICE, path)
         with open(path, 'rb') as file:
             if not lazily: return file.read()
             try: return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

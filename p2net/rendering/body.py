@@ -55,10 +55,10 @@ def unit(v)->np.ndarray: return v/np.linalg.norm(v)
 
 # %% ../../nbs/rendering/10_body.ipynb #483b17bd
 def merge_vertices(vertices, # (V, 3) metres
-         faces, # (F, 3)
-         cell, # (V,) edge of the cube around each vertex, metres
-         group, # (V,) vertices of different groups are never merged
-        )->tuple: # kept (V',) indices of vertices, faces (F', 3) of the kept ones
+                   faces, # (F, 3)
+                   cell, # (V,) edge of the cube around each vertex, metres
+                   group, # (V,) vertices of different groups are never merged
+                  )->tuple: # kept (V',) indices of vertices, faces (F', 3) of the kept ones
     "Merge the vertices of each small cube into the one nearest to their mean, after rounding to a micrometre."
     vertices = np.round(vertices, 6)
     key = np.c_[np.floor(vertices/cell[:,None]), np.round(cell*1e4), group].astype(int)

@@ -49,14 +49,14 @@ def _cloth_pattern(p, cloth)->np.ndarray: # (n,) 0 the first colour, 1 the secon
     return np.zeros(len(p), np.float32)
 
 def cloth_colour(p, # (n, 3) rest positions, metres
-          cloth:dict, # kind and colours of a cloth
-         )->np.ndarray: # (n, 3) linear albedo
+                 cloth:dict, # kind and colours of a cloth
+                )->np.ndarray: # (n, 3) linear albedo
     "Colour of a cloth at points of the body at rest."
     out = cloth['a'] + (cloth['b'] - cloth['a'])*_cloth_pattern(p, cloth)[:,None]
     return out*(1 + cloth['worn']*NOISE(p, .5, cloth['shift'])[:,:1]) if cloth['worn'] else out
 
 def sample_cloth(rng, palette:dict, plain:float=.5, # weight of cloth without a pattern; the others sum to .5
-              )->dict:
+                )->dict:
     "Random colours of a palette and a random pattern."
     kinds = {'plain':plain*100, 'stripes':11, 'check':8, 'block':7, 'camo':5, 'print':12, 'band':4, 'pinstripes':3}
     a, b, kind, u = sample_colour(rng, palette), sample_colour(rng, palette), pick(rng, kinds), rng.uniform

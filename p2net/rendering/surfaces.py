@@ -14,14 +14,14 @@ import numpy as np
 
 # %% ../../nbs/rendering/30_surfaces.ipynb #3314d878
 def to_linear(srgb, # '#rrggbb' or three values in 0..255
-          )->np.ndarray: # (3,) linear light in 0..1, float32
+             )->np.ndarray: # (3,) linear light in 0..1, float32
     "An sRGB colour as linear light."
     if isinstance(srgb, str): srgb = [int(srgb[i:i+2], 16) for i in (1, 3, 5)]
     c = np.asarray(srgb, np.float32)/255
     return np.where(c <= .04045, c/12.92, ((c + .055)/1.055)**2.4).astype(np.float32)
 
 def to_srgb(x, # linear light
-          )->np.ndarray: # 0..1
+           )->np.ndarray: # 0..1
     "Linear light as sRGB, the inverse of `to_linear`."
     return np.where(x <= .0031308, x*12.92, 1.055*np.maximum(x, 1e-6)**np.float32(1/2.4) - .055)
 
@@ -142,11 +142,11 @@ PATTERNS = dict(plain=_plain, blotch=_blotch, grass=_leaves, leaves=_leaves, str
 
 # %% ../../nbs/rendering/30_surfaces.ipynb #55da10db
 def surface_painter(kind:str, # of PATTERNS
-            a, b, # linear colours
-            scale:float=1., # m, size of the pattern
-            shift:float=0., # in [0, 1): offset of the pattern
-            rough:float=.1, # amplitude of the noise of brightness
-           ): # fields (u, v, x, y, z) -> albedo, bump
+                    a, b, # linear colours
+                    scale:float=1., # m, size of the pattern
+                    shift:float=0., # in [0, 1): offset of the pattern
+                    rough:float=.1, # amplitude of the noise of brightness
+                   ): # fields (u, v, x, y, z) -> albedo, bump
     "Painter of a pattern in two colours; ValueError for an unknown kind."
     if kind not in PATTERNS: raise ValueError(f"surface_painter: unknown kind {kind!r}; known are {', '.join(PATTERNS)}")
     a, b, pattern = np.asarray(a, np.float32), np.asarray(b, np.float32), PATTERNS[kind]
@@ -157,8 +157,8 @@ def surface_painter(kind:str, # of PATTERNS
     return paint
 
 def crowd_painter(board, back, # linear colours between and behind the objects
-          scale:float=.5, # m, height of a row
-          shift:float=0.):
+                  scale:float=.5, # m, height of a row
+                  shift:float=0.):
     "Painter of many small objects in muted colours: books on a shelf, spectators on a stand."
     def paint(F):
         row = np.floor(F[:,1]/scale); v = F[:,1]/scale - row

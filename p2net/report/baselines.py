@@ -13,7 +13,7 @@ from ..evaluation.bootstrap import Interval
 from .claims import records_folder
 from .markdown import (BASELINE_ROWS, DASH, Markdown, commits_text, format_value, gain_sentence, name_of, network_name,
                                    pipe_table, setting_text)
-from .statistics import check_comparable, check_same_recipe, gain_interval, paired_gains
+from .statistics import check_comparable, check_same_recipe, conclusion, gain_interval, paired_gains
 from .tables import RunsMissing, missing_text, table_runs
 
 # %% auto #0
@@ -55,12 +55,11 @@ def baselines_table(runs:pd.DataFrame, # of `baseline_runs`
 # %% ../../nbs/report/25_baselines.ipynb #c2048a28
 def better_network(baseline:str, # experiment
                    x:pd.Series, # P²Net - baseline, one value for each seed
-                   found:Interval)->str:
+                   found:Interval|None)->str:
     "'P²Net is better', 'HRNet is better' or 'not decided'."
-    if not found.excludes_zero: return 'not decided'
-    agree = len(x) == 1 or (abs(x.mean()) > x.std(ddof=1) and (x*x.mean() > 0).all())
-    if not agree: return 'not decided, the seeds disagree'
-    return f"{'P²Net' if found.low > 0 else name_of(baseline)} is better{' on this seed'*(len(x) == 1)}"
+    says = conclusion(x, found)
+    if says.startswith('not'): return says
+    return f"{'P²Net' if says.startswith('better') else name_of(baseline)} is {says.replace('worse', 'better')}"
 
 def baseline_difference(baseline:str, runs:pd.DataFrame, # of `baseline_runs`
                         metric:str='AP')->str: # a sentence
@@ -68,7 +67,7 @@ def baseline_difference(baseline:str, runs:pd.DataFrame, # of `baseline_runs`
     x = paired_gains(runs, {metric: metric}, 'p2net', baseline)[metric]
     says = f'P²Net − {name_of(baseline)}: {gain_sentence(x, metric)}'
     found = gain_interval(runs, 'p2net', baseline, metric)
-    if found is None: return f'{says}; no people.csv beside the records, so no interval and no conclusion.'
+    if found is None: return f'{says}; no people.csv beside the records, so no interval: {better_network(baseline, x, found)}.'
     low, high = (format_value(metric, 100*v, True) for v in (found.low, found.high))
     return f'{says}, 95 % interval over {found.people} people {low} to {high}: {better_network(baseline, x, found)}.'
 

@@ -207,7 +207,7 @@ def policy_card(folder:str|Path, # of the record of a search
                )->Figure:
     "One page about a search, drawn from its record folder. InputError for a folder that holds none."
     if out and Path(out).suffix.lower() not in ('.png', '.pdf', '.svg'):
-        raise InputError('is no kind of picture', 'name it .png or .pdf', out)
+        raise InputError('is not a kind of picture', 'name it .png or .pdf', out)
     search = read_search(folder)
     control = control_of(search)
     use_style()

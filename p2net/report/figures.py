@@ -15,13 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import InputError
+from ..evaluation.bootstrap import Interval
 from ..files import replacing
 from ..people.drawing import show_people
 from ..people.skeleton import SKELETONS
 from ..plotting import use_style
 from .claims import load_claims, numbers, records_folder, results_folder
 from .markdown import Markdown, commits_text, format_value, name_of, setting_text
-from .statistics import paired_gains, summarise
+from .statistics import conclusion, gain_interval, paired_gains, summarise
 from .tables import (LAYOUTS, LEVEL_COLUMNS, RunsMissing, find_runs, largest_scale, load_runs, missing_text,
                                  pick_runs, split_levels, table_runs, wanted_runs)
 from ..runs.record import AGAIN, read_arrays, read_table
@@ -30,10 +31,10 @@ from ..runs.record import AGAIN, read_arrays, read_table
 __all__ = ['POLICY_COLUMNS', 'KINDS', 'PALETTE', 'DISTANCES', 'ABLATIONS', 'AUGMENTATIONS', 'TRAINED', 'FIGURES', 'read_policy',
            'check_policy', 'operation_shares', 'sort_by_kind', 'spread_labels', 'operation_colours', 'plot_shares',
            'sub_policy_names', 'plot_pi', 'weighted_means', 'plot_p_m', 'policy_distances', 'plot_distances',
-           'plot_agreement', 'likeliest_table', 'all_gains', 'printed_gains', 'plot_gains', 'gain_list', 'plot_boxes',
-           'read_histories', 'plot_curves', 'plot_learning', 'search_policies', 'box_levels', 'training_histories',
-           'read_examples', 'plot_people', 'figure_note', 'save_figure', 'draw_with_note', 'write_figures',
-           'show_figure']
+           'plot_agreement', 'likeliest_table', 'all_gains', 'printed_gains', 'plot_gains', 'gain_intervals',
+           'gain_list', 'plot_boxes', 'read_histories', 'plot_curves', 'plot_learning', 'search_policies', 'box_levels',
+           'training_histories', 'read_examples', 'plot_people', 'figure_note', 'save_figure', 'draw_with_note',
+           'write_figures', 'show_figure']
 
 # %% ../../nbs/report/30_figures.ipynb #11b0467d
 POLICY_COLUMNS = ['step', 'sub_policy', 'pi', 'position', 'operation', 'p', 'm']
@@ -241,18 +242,29 @@ def plot_gains(table:pd.DataFrame, # of `all_gains`
     return ax
 
 # %% ../../nbs/report/30_figures.ipynb #6989c7df
+def gain_intervals(folder:str|Path|None=None, # of records; None: the repository's
+                   metric:str='AP',
+                   without:tuple[str, ...]=ABLATIONS + AUGMENTATIONS,
+                   scale:str|None=None, seeds:tuple|None=None,
+                  )->dict[str, Interval|None]: # experiment -> interval; None: its records have no people.csv
+    "95 % interval over images of each of `all_gains`."
+    runs, _ = table_runs(folder or records_folder(), ['p2net'], list(without), scale, seeds)
+    return {e: gain_interval(runs, 'p2net', e, metric) for e in without if e in set(runs.experiment)}
+
 def gain_list(table:pd.DataFrame, # of `all_gains`
-              metric:str='AP')->Markdown: # a line for each experiment
-    "Mean ± standard deviation of each gain, the seeds above zero, and whether the gain is decided."
+              metric:str='AP',
+              intervals:dict[str, Interval|None]|None=None, # of `gain_intervals`
+             )->Markdown: # a line for each experiment
+    "Mean ± standard deviation of each gain, the seeds above zero, the interval over images, and which of the two is better."
     lines = []
     for name, x in table.groupby('experiment', sort=False).gain:
-        mean, sd, n, above = x.mean(), x.std(ddof=1), len(x), int((x > 0).sum())
-        spread, seeds = f' ± {sd:.1f}'*(n > 1), 's'*(n > 1)
-        value = f'{format_value(metric, mean, True)}{spread} {metric}, above zero in {above} of {n} seed{seeds}'
-        if n == 1: verdict = 'one seed, no standard deviation'
-        elif abs(mean) <= sd or above not in (0, n): verdict = 'not decided'
-        else: verdict = f"P²Net is {'better' if mean > 0 else 'worse'} on every seed, by more than the standard deviation"
-        lines.append(f'- against {name_of(name)}: **{value}**: {verdict}')
+        n, above, found = len(x), int((x > 0).sum()), (intervals or {}).get(name)
+        spread, seeds = f' ± {x.std(ddof=1):.1f}'*(n > 1), 's'*(n > 1)
+        value = f'{format_value(metric, x.mean(), True)}{spread} {metric}, above zero in {above} of {n} seed{seeds}'
+        ends = ' to '.join(format_value(metric, 100*v, True) for v in (found.low, found.high)) if found else ''
+        over = f', 95 % interval over {found.people} people {ends}' if found else ', no interval'
+        says = conclusion(x, found)
+        lines.append(f"- against {name_of(name)}: **{value}**{over}: {says if says.startswith('not') else f'P²Net is {says}'}")
     return Markdown('\n'.join(lines))
 
 # %% ../../nbs/report/30_figures.ipynb #9d0e6d94

@@ -127,7 +127,8 @@ def setting_text(runs:pd.DataFrame, # of `load_runs`
 
 CAPTIONS = {
     1: "In percent; ours under GFLOPs are 10⁹ multiply-adds of one pass, the paper's unit is not said (E-02); for "
-       "SimpleBaseline and HRNet it is 2³⁰ multiply-adds by HRNet's counter, which counts transposed convolutions four times.",
+       "the printed figures of SimpleBaseline and HRNet it is 2³⁰ multiply-adds by HRNet's counter, which counts transposed "
+       "convolutions four times.",
     2: "PCKh@0.5 in percent; Total weighs each joint by how often it is labelled.",
     3: "In percent. Not the paper's comparison, whose rows for two detectors are lost (E-09): our boxes are the ground-truth "
        "ones, jittered (standard deviation of the corners in % of the box) or left out (% of the people). Printed mAP is "

@@ -17,7 +17,7 @@ from ..runs.config import flatten
 
 # %% auto #0
 __all__ = ['FREE_SETTINGS', 'INTERVALS', 'run_name', 'check_comparable', 'training_recipe', 'check_same_recipe', 'is_accuracy',
-           'unit_factor', 'summarise', 'paired_gains', 'resampled', 'gain_interval']
+           'unit_factor', 'summarise', 'paired_gains', 'resampled', 'gain_interval', 'conclusion']
 
 # %% ../../nbs/report/22_statistics.ipynb #775014e9
 def run_name(run:pd.Series)->str: # 'tiny/p2net/0'
@@ -115,3 +115,12 @@ def gain_interval(runs:pd.DataFrame, # of `load_runs`
     if not seeds or not all(f.is_file() for side in files for f in side): return None
     found = [[resampled(f.parent, f.stat().st_mtime_ns, metric) for f in side] for side in files]
     return difference(*found) if all(run is not None for side in found for run in side) else None
+
+# %% ../../nbs/report/22_statistics.ipynb #107e8ad7
+def conclusion(gains:pd.Series, # of the first experiment over the second, one value for each seed
+               found:Interval|None, # over images; None: there is none
+              )->str: # 'better', 'worse', 'better on this seed', 'not decided'
+    "Whether the first of two experiments is better: the seeds agree in sign, and the interval, where there is one, excludes zero."
+    if found is None and len(gains) == 1 or found is not None and not found.excludes_zero: return 'not decided'
+    if not ((gains > 0).all() or (gains < 0).all()): return 'not decided, the seeds disagree'
+    return ('better' if gains.mean() > 0 else 'worse') + ' on this seed'*(len(gains) == 1)

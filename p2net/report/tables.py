@@ -86,7 +86,7 @@ def record_value(found:dict, key:str, kind:type|tuple, path, inside:str='', **de
     value = found.get(key, *default.values())
     if not isinstance(value, kind):
         name = f'{inside}.{key}' if inside else key
-        raise InputError(f'is {brief(value)}' if key in found else 'is missing', 'make the run again', path, field=name)
+        raise InputError(f'is {brief(value)}' if key in found else 'is missing', 'repeat the run', path, field=name)
     return value
 
 def boxes_name(boxes:str|dict, path=None)->str: # 'ground-truth', or the detection file with its AP

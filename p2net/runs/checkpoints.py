@@ -25,7 +25,7 @@ __all__ = ['MARK', 'ANEW', 'UNREADABLE', 'PROGRESS', 'write_state', 'read_state'
 
 # %% ../../nbs/runs/45_checkpoints.ipynb #c88d33b7
 MARK = b'p2net state 1\n'
-ANEW = 'begin anew with --restart, which removes it, or name another --out'
+ANEW = 'start again with --restart, which deletes it, or name another --out'
 # what torch.load and load_state_dict raised for files that were cut, changed or foreign
 UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, AssertionError, LookupError, ArithmeticError,
               pickle.UnpicklingError, struct.error, zipfile.BadZipFile, SafetensorError)
@@ -66,7 +66,7 @@ def check_types(state, types:dict[str, type|tuple], file:Path, remedy:str=ANEW)-
     "InputError where a state lacks a key or has another type there."
     for key, kind in types.items():
         if not isinstance(state, dict) or not isinstance(state.get(key), kind):
-            raise InputError(f'is no checkpoint of this kind: {key!r} is missing or of another type', remedy, file)
+            raise InputError(f'is not a checkpoint of this kind: {key!r} is missing or of another type', remedy, file)
     return state
 
 # %% ../../nbs/runs/45_checkpoints.ipynb #ca3664a5
@@ -123,7 +123,7 @@ def write_progress(folder:Path, # of the checkpoint, with all other files in it
 def read_progress(folder:Path, types:dict[str, type|tuple])->dict: # `types`: what it must hold, key -> type
     "Content of `progress.json` of a checkpoint. InputError if it or a file that it lists is missing, cut or damaged."
     file = folder/PROGRESS
-    if not file.exists(): raise InputError(f'is no checkpoint: it has no {PROGRESS}', ANEW, folder)
+    if not file.exists(): raise InputError(f'is not a checkpoint: it has no {PROGRESS}', ANEW, folder)
     try: progress = check_types(read_json(file), types | dict(files=dict, checksum=int), file)
     except InputError as error: raise InputError(error.problem, ANEW, file) from None
     check_content(file, (0, own_checksum(progress)), (0, progress['checksum']))

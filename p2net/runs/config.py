@@ -81,7 +81,7 @@ class NetworkConfig(Strict):
         for name, value in self.settings(own=False).items():
             idle = None if name in ('depth', 'width') else type(self).model_fields[name].default
             if value != idle:
-                raise ValueError(f"{name} is no setting of {self.architecture}; leave it at {json.dumps(idle)}")
+                raise ValueError(f"{name} is not a setting of {self.architecture}; leave it at {json.dumps(idle)}")
         for name in ('depth', 'width'):
             if self.settings().get(name, 0) is None: raise ValueError(f"{name} of {self.architecture} must be a number")
         return self
@@ -249,7 +249,7 @@ def problem_of(e:dict, # one of `ValidationError.errors()`
     if kind == 'extra_forbidden':
         group = Config.model_fields[inside].annotation if inside in Config.model_fields else Config
         near = difflib.get_close_matches(str(e['loc'][-1]), list(group.model_fields), 1)
-        return field, 'is no setting', (f"did you mean {inside and inside + '.'}{near[0]}?" if near else
+        return field, 'is not a setting', (f"did you mean {inside and inside + '.'}{near[0]}?" if near else
                                         f"{inside + ' has' if inside else 'there are'} {', '.join(group.model_fields)}")
     if kind == 'value_error' and str(e['ctx']['error']).startswith('should'): return field, str(e['ctx']['error']), None
     if kind == 'missing': return field, 'is missing', None
@@ -328,7 +328,7 @@ def read_settings(file:str|Path)->dict:
     if not isinstance(settings, dict):
         raise InputError(f"expected settings as 'section:' and 'field: value' lines, got {SHORT.repr(settings)}", file=file)
     for key in settings:
-        if not isinstance(key, str): raise InputError(f'{SHORT.repr(key)} is no setting', f"there are {', '.join(Config.model_fields)}", file)
+        if not isinstance(key, str): raise InputError(f'{SHORT.repr(key)} is not a setting', f"there are {', '.join(Config.model_fields)}", file)
     return settings
 
 # %% ../../nbs/runs/10_config.ipynb #9c21f52b
@@ -363,7 +363,7 @@ def in_sections(settings:dict, # section -> field -> value
             raise InputError(f'should be settings of its own, got {SHORT.repr(value)}',
                              f"write a field, for example {key}.{next(iter(fields))}", name, field=key)
         for field in value if isinstance(value, dict) else ():
-            if not isinstance(field, str): raise InputError('is no setting', None, name, field=f'{key}.{brief(field)}')
+            if not isinstance(field, str): raise InputError('is not a setting', None, name, field=f'{key}.{brief(field)}')
             if isinstance(value[field], dict):
                 raise InputError('should be a value, got settings of its own', file=name, field=f'{key}.{field}')
         out[key] = value

@@ -92,7 +92,7 @@ ON_REQUEST = (
 )
 
 # %% ../../nbs/runs/70_experiments.ipynb #b4a42201
-SHIFT_SUMMARIES = {'dark': 'darkened to 30-60 %', 'turned': 'turned by up to 40°', 'inverted': 'inverted', 'moved': 'moved by up to 35 %'}
+SHIFT_SUMMARIES = {'dark': 'darkened to 30-60 %', 'turned': 'rotated by up to 40°', 'inverted': 'inverted', 'moved': 'translated by up to 35 %'}
 MEASURED_SHIFTS = tuple(SHIFT_SUMMARIES)
 _shifts = {'none': 'as they are', **SHIFT_SUMMARIES}
 
@@ -126,7 +126,7 @@ def _shift_searches(end, variant):
     "Searches of one variant: one for each shift, and the control."
     search = dict(sub_policies=variant.sub_policies, steps=dict(singles=100, pairs=150)[variant.sub_policies], project=True,
                   compared=1.)
-    for name, what in (_shifts | ({'tilted': 'turned by up to 20°'} if end == '' else {})).items():
+    for name, what in (_shifts | ({'tilted': 'rotated by up to 20°'} if end == '' else {})).items():
         yield Experiment(f'shift-{name}{end}', f'a search of {variant.space}, validation images {what}', 'search',
                          'injected shifts', dict(search=search | dict(shift=None if name == 'none' else name) | variant.changes))
 

@@ -22,7 +22,7 @@ __all__ = ['AGAIN', 'SCHEMA', 'STATUSES', 'RECORD_FIELDS', 'WORDS', 'write_whole
            'read_record', 'find_record', 'is_done']
 
 # %% ../../nbs/runs/20_record.ipynb #0c3c64aa
-AGAIN = 'a run writes this file whole, so it was cut or changed: restore it, or remove its folder and make the run again'
+AGAIN = 'a run writes this file whole, so it was cut or changed: restore it, or remove its folder and repeat the run'
 
 def write_whole(path:str|Path, # file
                 text:str, # its whole content

@@ -101,7 +101,7 @@ class RunContext:
     cache: Path|None = None         # of rendered people and packs; None: the user's
     progress: bool = True
     seconds: float|None = None      # after which a run stops with a checkpoint
-    restart: bool = False           # remove the checkpoint and begin anew
+    restart: bool = False           # delete the checkpoint and start again
 
     def folder(self, config:Config)->Path: return record_folder(self.root, config)
     def work_folder(self, config:Config)->Path: return record_folder(self.work, config)
@@ -300,7 +300,7 @@ def write_evaluation(results:list[dict], pack:Pack, config:Config, context:RunCo
     folder.mkdir(parents=True, exist_ok=True)
     return write_with_truth(results, pack, folder/f'person_keypoints_{Path(pack.annotations.path).stem.rpartition("_")[2]}_p2net_results.json')
 
-# %% ../../nbs/runs/72_runners.ipynb #5794b438
+# %% ../../nbs/runs/72_runners.ipynb #6f0c2d1e
 def other_data_run(config:Config, people:RunPeople, context:RunContext)->dict:
     "Metrics of the trained network, and of the mean pose of its training people, on another data set."
     start, device = time.perf_counter(), 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -315,6 +315,7 @@ def other_data_run(config:Config, people:RunPeople, context:RunContext)->dict:
     cost = dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start)
     return dict(metrics=measure(val, found) | {f'mean-pose/{k}': v for k, v in baseline.items()}, cost=cost, val=about)
 
+# %% ../../nbs/runs/72_runners.ipynb #5794b438
 RUNNERS = dict(search=search_run, train=train_run, trivial=trivial_run, boxes=boxes_run, recipe_ablation=recipe_ablation_run,
              detected=detected_run, other_data=other_data_run)
 

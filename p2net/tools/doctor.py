@@ -68,7 +68,7 @@ PERSON_FAULTS = {
     'refused': ("a row that is refused", "The file can't be used until this row is corrected."),
     'unknown-image': ("an annotation of an image that isn't listed", "The file is refused. List the image, or remove the annotation; "
                       "check that image_id is the id of a row of images."),
-    'unknown-category': ("an annotation of a category that isn't listed", "It is no person, in training and in AP. category_id must be "
+    'unknown-category': ("an annotation of a category that isn't listed", "It is not a person, in training and in AP. category_id must be "
                          "the id of the category of people."),
     'box-kind': ("a bbox that isn't four numbers", "The file is refused. Write x, y, width, height in pixels."),
     'box-fractions': ("boxes that are not in pixels", "The file is refused. Multiply by width and height of the image."),
@@ -122,7 +122,7 @@ BOXES_FAULTS = {
 
 # %% ../../nbs/tools/20_doctor.ipynb #776cc648
 NOTES = {
-    'text-numbers': ("numbers written as texts", "They are read as numbers. pycocotools stops at them."),
+    'text-numbers': ("numbers written as text", "They are read as numbers. pycocotools stops at them."),
     'area-missing': ("no area above 0", "OKS needs one: .53 of the box is taken. pycocotools stops, or finds AP 0. Give the area of the outline."),
     'crowd-missing': ("no iscrowd", "It is taken as 0. pycocotools stops."),
     'num-keypoints-missing': ("no num_keypoints", "The joints with v > 0 are counted. pycocotools stops."),
@@ -182,10 +182,10 @@ REFUSED = { # (field, how the problem begins) -> fault; the first that fits
     ('height or width', ''): 'image-missing', (None, 'none of its'): 'unknown-category', (None, 'its joints are not those'): 'joint-names',
     (None, 'there is no such photograph'): 'image-missing'}
 CORRECTED = { # how the reason begins -> fault; None: no finding
-    'numbers written as texts': 'text-numbers', 'areas that are missing': 'area-missing', 'iscrowd missing': 'crowd-missing',
+    'numbers written as text': 'text-numbers', 'areas that are missing': 'area-missing', 'iscrowd missing': 'crowd-missing',
     'num_keypoints missing': 'num-keypoints-missing', 'num_keypoints that contradicts': 'num-keypoints',
-    'keypoints in a list for each': 'keypoints-nested', 'joints that are no numbers': 'joints-no-number', 'annotation ids missing': 'id',
-    'images listed twice': 'image-twice', 'image ids that are no': 'image-ids', 'image_id and the id': 'image-id-type',
+    'keypoints in a list for each': 'keypoints-nested', 'joints that are not numbers': 'joints-no-number', 'annotation ids missing': 'id',
+    'images listed twice': 'image-twice', 'image ids that are not': 'image-ids', 'image_id and the id': 'image-id-type',
     'height or width missing': 'size-missing', 'no categories': 'category-missing', 'a category without names': 'category-names',
     'category_id missing': 'category-id-missing', 'one annotation file for both': None, 'category_id': 'boxes-category',
     'photograph entirely': 'image-plain', 'photograph with an orientation tag': 'orientation', 'photograph of another size': 'image-size',

@@ -339,7 +339,7 @@ def read_listed_detections(data, path, corrected:Tally, left_out:Tally)->list[Im
 def read_coco_boxes(data:dict, path, corrected:Tally, left_out:Tally)->tuple[list[ImageBoxes], tuple[str, ...]]: # and the names of the joints
     "Photographs of a COCO annotation file, with keypoints or with boxes only."
     for key in ('images', 'annotations'):
-        if not isinstance(data[key], list): raise InputError('is no list', 'export as COCO annotations', path, field=key)
+        if not isinstance(data[key], list): raise InputError('is not a list', 'export as COCO annotations', path, field=key)
     images, ours = clean_images(data['images'], path, Tally())
     category, texts = person_category(data, path), {str(k).strip(): i for k, i in ours.items()}
     found = {i: ImageBoxes(str(image['file_name'] or image['file_id']), [], image['file_id'], category.get('id', 1), image['file_name'],
