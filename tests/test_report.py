@@ -370,7 +370,7 @@ def test_a_gain_has_an_interval_where_both_runs_left_their_people(records):
     assert 20 < gain('PCK@0.2').low < 30 < gain('PCK@0.2').high < 40   # of 0.8 - 0.5, in percent
     assert np.isnan(gain('APM').low)                                   # COCO matches anew for each range of sizes
     assert '| 95 % |' in as_markdown(build_table(4, records))
-    assert 'interval over images +2' in tables.gain_summary(4, records, 'PCK@0.2')
+    assert 'interval +2' in tables.gain_summary(4, records, 'PCK@0.2')
     shutil.rmtree(folders['hand-made'][1])
     write_mini(records, 'hand-made', 1)
     assert np.isnan(gain('PCK@0.2').low)                               # nor do three seeds of which one is old

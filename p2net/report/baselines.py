@@ -69,7 +69,8 @@ def baseline_difference(baseline:str, runs:pd.DataFrame, # of `baseline_runs`
     found = gain_interval(runs, 'p2net', baseline, metric)
     if found is None: return f'{says}; no people.csv beside the records, so no interval: {better_network(baseline, x, found)}.'
     low, high = (format_value(metric, 100*v, True) for v in (found.low, found.high))
-    return f'{says}, 95 % interval over {found.people} people {low} to {high}: {better_network(baseline, x, found)}.'
+    over = f"{found.people} people{' and the seeds'*(found.seeds > 1)}"
+    return f'{says}, 95 % interval over {over} {low} to {high}: {better_network(baseline, x, found)}.'
 
 # %% ../../nbs/report/25_baselines.ipynb #eabc5ead
 def show_baselines(folder:str|Path|None=None, # of records; None: the repository's

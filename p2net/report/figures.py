@@ -247,7 +247,7 @@ def gain_intervals(folder:str|Path|None=None, # of records; None: the repository
                    without:tuple[str, ...]=ABLATIONS + AUGMENTATIONS,
                    scale:str|None=None, seeds:tuple|None=None,
                   )->dict[str, Interval|None]: # experiment -> interval; None: its records have no people.csv
-    "95 % interval over images of each of `all_gains`."
+    "95 % interval over images and seeds of each of `all_gains`."
     runs, _ = table_runs(folder or records_folder(), ['p2net'], list(without), scale, seeds)
     return {e: gain_interval(runs, 'p2net', e, metric) for e in without if e in set(runs.experiment)}
 
@@ -255,14 +255,14 @@ def gain_list(table:pd.DataFrame, # of `all_gains`
               metric:str='AP',
               intervals:dict[str, Interval|None]|None=None, # of `gain_intervals`
              )->Markdown: # a line for each experiment
-    "Mean ± standard deviation of each gain, the seeds above zero, the interval over images, and which of the two is better."
+    "Mean ± standard deviation of each gain, the seeds above zero, the interval, and which of the two is better."
     lines = []
     for name, x in table.groupby('experiment', sort=False).gain:
         n, above, found = len(x), int((x > 0).sum()), (intervals or {}).get(name)
         spread, seeds = f' ± {x.std(ddof=1):.1f}'*(n > 1), 's'*(n > 1)
         value = f'{format_value(metric, x.mean(), True)}{spread} {metric}, above zero in {above} of {n} seed{seeds}'
         ends = ' to '.join(format_value(metric, 100*v, True) for v in (found.low, found.high)) if found else ''
-        over = f', 95 % interval over {found.people} people {ends}' if found else ', no interval'
+        over = f", 95 % interval over {found.people} people{' and the seeds'*(found.seeds > 1)} {ends}" if found else ', no interval'
         says = conclusion(x, found)
         lines.append(f"- against {name_of(name)}: **{value}**{over}: {says if says.startswith('not') else f'P²Net is {says}'}")
     return Markdown('\n'.join(lines))

@@ -133,8 +133,8 @@ CAPTIONS = {
     3: "In percent. Not the paper's comparison, whose rows for two detectors are lost (E-09): our boxes are the ground-truth "
        "ones, jittered (standard deviation of the corners in % of the box) or left out (% of the people). Printed mAP is "
        "over all classes of COCO.",
-    **{n: "In percent. Differences are taken seed by seed on the n common seeds; 95 %: interval over the choice of images, by "
-          "a paired bootstrap." for n in (4, 5, 6)}}
+    **{n: "In percent. Differences are taken seed by seed on the n common seeds; 95 %: interval over the choice of images and "
+          "seeds, by a paired bootstrap." for n in (4, 5, 6)}}
 SMALL_FACES = ("AP at 96×72 px mostly measures the points of small faces, for which COCO's tolerance is smallest, so PCK@0.2 "
                "(ours only) comes first.")
 

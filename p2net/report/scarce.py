@@ -8,17 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
+import matplotlib.pyplot as plt, pandas as pd
 
 from ..errors import InputError
 from ..evaluation.bootstrap import PEOPLE, Interval, difference
+from ..plotting import WIDTH
 from .claims import records_folder
 from .statistics import check_comparable, resampled
 from .tables import find_runs, load_runs
 from ..runs.experiments import GRIDS
 
 # %% auto #0
-__all__ = ['POLICY_ROWS', 'CHOICE', 'PolicyRow', 'grid_row', 'scarce_runs', 'chosen_runs', 'row_difference', 'policy_table']
+__all__ = ['POLICY_ROWS', 'CHOICE', 'PolicyRow', 'grid_row', 'scarce_runs', 'chosen_runs', 'row_difference', 'policy_table',
+           'draw_policies']
 
 # %% ../../nbs/report/27_scarce.ipynb #5445f571
 @dataclass(frozen=True)
@@ -94,3 +96,18 @@ def policy_table(folder:str|Path|None=None, # of records; None: the repository's
         of = [100*v for v in (x.delta, x.low, x.high, x.detectable)] if x else [float('nan')]*4
         out.append((row.name, ', '.join(f'{name} ({count})' for name, count in settings.items()), len(mine), values.mean(), values.std(ddof=1), *of))
     return pd.DataFrame(out, columns=['policy', 'settings', 'n', 'mean', 'sd', 'delta', 'low', 'high', 'detectable'])
+
+# %% ../../nbs/report/27_scarce.ipynb #c99d1a6b
+def draw_policies(table:pd.DataFrame, # of `policy_table`
+                  reference:str, # name of its row
+                 )->plt.Axes:
+    "Differences from the reference, points, with their intervals; the mean accuracy of each row at the right."
+    shown = table[table.policy != reference].iloc[::-1].reset_index(drop=True)
+    fig, ax = plt.subplots(figsize=(WIDTH, .6 + .3*len(shown)))
+    ax.errorbar(shown.delta, shown.index, xerr=[shown.delta - shown.low, shown.high - shown.delta], fmt='o', ms=4, capsize=2)
+    ax.axvline(0, color='.5', lw=.8)
+    ax.set(yticks=shown.index, yticklabels=[f'{row.policy}, n = {row.n}' for row in shown.itertuples()], ylim=(-.6, len(shown) - .4),
+           xlabel=f'difference in PCK@0.2 from {reference}, points (95 % interval)')
+    right = ax.secondary_yaxis('right')
+    right.set_yticks(shown.index, [f'{mean:.1f} %' for mean in shown['mean']]); right.tick_params(length=0); right.spines['right'].set_visible(False)
+    return ax

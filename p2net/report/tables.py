@@ -325,7 +325,7 @@ def gain_summary(number:int, # 4, 5 or 6
                  folder:str|Path|None=None, metric:str='AP',
                  without:str|None=None, # experiment; None: the table's row Ours*
                  **options)->Markdown:
-    "Gain of a component: mean ± standard deviation over seeds, seeds above zero, interval over images, and the paper's gain."
+    "Gain of a component: mean ± standard deviation over seeds, seeds above zero, interval, and the paper's gain."
     layout = LAYOUTS[number]
     full, without = layout.required[0], without or layout.required[1]
     try: runs, _ = table_runs(folder or records_folder(), [full, without], **options)
@@ -337,7 +337,7 @@ def gain_summary(number:int, # 4, 5 or 6
     found = gain_interval(runs, full, without, layout.metrics[metric])
     ends = ' to '.join(format_value(metric, 100*v, True) for v in (found.low, found.high)) if found else ''
     return Markdown(f"{name_of(full)} against {name_of(without)}: {gain_sentence(x, metric)}, above zero in {(x > 0).sum()} of "
-                    f"{len(x)}{f'; 95 % interval over images {ends}' if found else ''}. {paper}")
+                    f"{len(x)}{f'; 95 % interval {ends}' if found else ''}. {paper}")
 
 # %% ../../nbs/report/20_tables.ipynb #808935f9
 EXPECTED = {'dark': ('brightness',), 'turned': ('rotate',), 'inverted': ('invert',), 'moved': ('translate_x', 'translate_y')}
