@@ -91,7 +91,7 @@ class NetworkConfig(Strict):
         has = HAS.get(self.architecture, set(type(self).model_fields))
         return {name: value for name, value in self.model_dump(exclude={'architecture'}).items() if (name in has) is own}
 
-# %% ../../nbs/runs/10_config.ipynb #3e18dd14
+# %% ../../nbs/runs/10_config.ipynb #02294155
 class ControlConfig(Strict):
     "Settings of a policy without a search, each of the classes that have it in `da2.controls`; None: the default there."
     N: Annotated[int, Field(ge=1, le=100)]|None = None  # randaugment: operations for each image
@@ -104,6 +104,7 @@ class ControlConfig(Strict):
     operation: str|None = None                          # single-operation: its name
     seed: Seed|None = None                              # random: of the policy; None: that of the run
 
+# %% ../../nbs/runs/10_config.ipynb #3e18dd14
 class SearchConfig(Strict):
     "The bi-level search, III.A.3; C-24 to C-60."
     operations: Literal['dada15', 'pose16'] = 'dada15'  # C-01

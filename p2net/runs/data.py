@@ -94,6 +94,7 @@ def pack_people(people:People, skeleton:Skeleton, data:DataConfig, cache:Path|No
                       progress=progress)
     return replace(pack, annotations=people.annotations)
 
+# %% ../../nbs/runs/30_data.ipynb #a310fe73
 def split_people(found, data:DataConfig)->dict[str, People]: # `found`: of `find_people`; split -> people
     "People for training, of the search's validation split if it is kept apart, and held-out. InputError where too few photographs are left."
     pool, search = found.train(), {}

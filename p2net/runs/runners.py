@@ -39,7 +39,7 @@ from .shifts import shifted
 from .training import Trainer, make_network, remove_checkpoints
 
 # %% auto #0
-__all__ = ['CONTROLS', 'RUNNERS', 'searched_policy', 'most_likely', 'control_of', 'policy_of', 'RunContext', 'size_of',
+__all__ = ['CONTROLS', 'RUNNERS', 'searched_policy', 'most_likely', 'make_control', 'policy_of', 'RunContext', 'size_of',
            'measure_val', 'without_joints', 'clear_results', 'remove_state', 'extension', 'search_run', 'file_sha',
            'write_predictions', 'write_person_tables', 'under_shift', 'initial_weights_file', 'load_initial_weights',
            'train_run', 'trivial_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run', 'recipe_ablation_run',
@@ -72,7 +72,7 @@ CONTROLS = {'identity': (IdentityPolicy, ()), 'hand-made': (HandMade, ('rotation
             'random': (RandomPolicy, ('seed',)), 'randaugment': (RandAugment, ('N', 'm')), 'trivialaugment': (TrivialAugment, ('wide', 'most')), # `control`
             'single-operation': (SingleOperation, ('operation', 'p', 'm'))}
 
-def control_of(kind:str, settings:dict): # of CONTROLS; settings by name
+def make_control(kind:str, settings:dict): # of CONTROLS; settings by name
     "A policy without a search. InputError for a setting that it does not have."
     cls, takes = CONTROLS[kind]
     for name in settings:
@@ -90,7 +90,7 @@ def policy_of(config:Config, root:Path):
         return {'searched': lambda p: p, 'uniform-magnitude': UniformMagnitude.of, 'top-25': most_likely}[kind](policy)
     if kind == 'frozen-uniform-magnitude': return UniformMagnitude.of(Policy())
     given = dict(seed=seed) if kind == 'random' else {}
-    return control_of(kind, given | config.control.model_dump(exclude_none=True))
+    return make_control(kind, given | config.control.model_dump(exclude_none=True))
 
 # %% ../../nbs/runs/72_runners.ipynb #573159f5
 @dataclass
