@@ -18,8 +18,8 @@ from .config import Config, make_config, merge, parse_override, read_settings
 # %% auto #0
 __all__ = ['BASELINES', 'TABLE_EXPERIMENTS', 'ABLATION_EXPERIMENTS', 'OTHER_DATA', 'ON_REQUEST', 'SHIFT_SUMMARIES',
            'MEASURED_SHIFTS', 'VARIANTS', 'SHIFT_SEARCHES', 'SHIFT_TRAININGS', 'CONTROL_EXPERIMENTS', 'EPOCHS', 'GRIDS',
-           'CALIBRATED', 'SCARCE', 'EXPERIMENTS', 'APART', 'MAIN', 'READ_BY', 'Experiment', 'Variant', 'scarce',
-           'scarce_grid', 'calibration_name', 'in_order', 'data_name', 'experiment_config']
+           'CALIBRATED', 'STAGES', 'SCARCE', 'EXPERIMENTS', 'APART', 'MAIN', 'READ_BY', 'Experiment', 'Variant',
+           'scarce', 'scarce_grid', 'calibration_name', 'in_order', 'data_name', 'experiment_config']
 
 # %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
@@ -155,12 +155,12 @@ GRIDS = { # policy -> name of the setting -> fields of `control`
     'hand-made': {f'{rotation}-{round(100*scale)}': dict(rotation=rotation, scale=scale)
                   for rotation, scale in ((10, .1), (15, .2), (20, .25), (30, .3), (45, .35))}}  # the last is HRNet's
 
-def scarce(name, what, serves, end='', needs=(), **changes):
+def scarce(name, what, serves, end='', needs=(), kind='train', **changes):
     "An experiment on 200 people."
     regime = dict(data=dict(train_people=200, search_people=400, pool=2400, val_people=1000),
                   training=dict(steps=25*EPOCHS[end]//4, validate_every=None))
     small = dict(tiny=dict(network=dict(base_channels=16, width=32)))
-    return Experiment(f'scarce{end}-{name}', f'{what}, 200 people, {EPOCHS[end]} epochs', 'train', serves, merge(regime, changes), needs, small)
+    return Experiment(f'scarce{end}-{name}', f'{what}, 200 people, {EPOCHS[end]} epochs', kind, serves, merge(regime, changes), needs, small)
 
 def scarce_grid(policy, end=''):
     "A control with each of its settings."
@@ -176,11 +176,15 @@ def calibration_name(operation:str, m:float)->str: # of the experiment
     "Name of the training with one operation."
     return f"operation-{operation.replace('_', '-')}" + (f'-{round(100*m)}' if m < 1 else '')
 
+STAGES = {'ten-epochs': 'after ten epochs', 'identity': 'after training without a policy', 'frozen': 'after training under the start policy'}
 SCARCE = (*(e for end in EPOCHS for e in (
               scarce('identity', 'no policy', 'Table IV', end, policy='identity'),
               scarce('frozen', 'the start policy', 'Table IV', end, policy='frozen'),
               scarce('random', 'a random policy', 'Table IV', end, policy='random'),
               *(e for policy in GRIDS for e in scarce_grid(policy, end)))),
+          scarce('ten-epochs', 'no policy, stopped', 'calibration', policy='identity', training=dict(steps=62)),
+          *(scarce(f'scores-{stage}', f'scores of the operations, {what}', 'calibration', needs=(f'scarce-{stage}',), kind='calibration', policy='identity')
+            for stage, what in STAGES.items()),
           *(scarce(calibration_name(operation, m), f'{operation} alone', 'calibration', policy='single-operation',
                    control=dict(operation=operation, m=m)) for operation, m in CALIBRATED))
 

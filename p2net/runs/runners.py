@@ -21,12 +21,13 @@ from ..evaluation.pck import mean_pose, place_pose
 from ..people.folder import find_people
 from ..people.pack import Pack
 from ..people.person import transform
+from .calibration import Snapshot, agreement, score_operations
 from .checkpoints import save_weights
 from .config import Config, DataConfig
 from .data import RunPeople, check_source, load_people, notes_of, pack_people, people_folder, say_notes
 from .evaluating import (BREAKDOWN, Predictions, ablate_recipe, box_quality, boxes_summary, breakdown_rows, by_person, coco_columns,
                                    measure, measure_boxes, predict, results_of, to_image, write_examples, write_with_truth)
-from .experiments import EXPERIMENTS, OTHER_DATA
+from .experiments import CALIBRATED, EXPERIMENTS, OTHER_DATA
 from .initial_weights import init_summary, load_matching_weights
 from .noise_band import write_noise
 from .other_data import (NORMALISED_POSES, load_other_data, other_data_folder, to_dataset_skeleton, to_network_skeleton,
@@ -39,12 +40,12 @@ from .shifts import shifted
 from .training import Trainer, make_network, remove_checkpoints
 
 # %% auto #0
-__all__ = ['CONTROLS', 'RUNNERS', 'searched_policy', 'most_likely', 'make_control', 'policy_of', 'RunContext', 'size_of',
-           'measure_val', 'without_joints', 'clear_results', 'remove_state', 'extension', 'search_run', 'file_sha',
-           'write_predictions', 'write_person_tables', 'under_shift', 'initial_weights_file', 'load_initial_weights',
-           'train_run', 'trivial_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run', 'recipe_ablation_run',
-           'boxes_of', 'detected_run', 'write_evaluation', 'other_data_run', 'check_needs', 'holds_result',
-           'run_experiment']
+__all__ = ['CONTROLS', 'SCORES', 'RUNNERS', 'searched_policy', 'most_likely', 'make_control', 'policy_of', 'RunContext',
+           'size_of', 'measure_val', 'without_joints', 'clear_results', 'remove_state', 'extension', 'search_run',
+           'file_sha', 'write_predictions', 'write_person_tables', 'under_shift', 'initial_weights_file',
+           'load_initial_weights', 'train_run', 'trivial_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run',
+           'recipe_ablation_run', 'boxes_of', 'detected_run', 'write_evaluation', 'other_data_run', 'calibration_run',
+           'check_needs', 'holds_result', 'run_experiment']
 
 # %% ../../nbs/runs/72_runners.ipynb #40c2cb94
 def searched_policy(root:Path, config:Config)->Path: # policy.json
@@ -315,9 +316,21 @@ def other_data_run(config:Config, people:RunPeople, context:RunContext)->dict:
     cost = dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start)
     return dict(metrics=measure(val, found) | {f'mean-pose/{k}': v for k, v in baseline.items()}, cost=cost, val=about)
 
+# %% ../../nbs/runs/72_runners.ipynb #b87b8c53
+SCORES = 'scores.csv'
+
+def calibration_run(config:Config, people:RunPeople, context:RunContext)->dict:
+    "Scores of single operations at the trained network, by every criterion."
+    start = time.perf_counter()
+    model = make_network(config, len(people.skeleton), trained_weights(config, context))
+    snapshot = Snapshot(config, model, people)
+    rows = score_operations(snapshot, CALIBRATED)
+    write_rows(clear_results(context, config)/SCORES, rows)
+    return dict(metrics=dict(agreement=agreement(snapshot)), cost=dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start))
+
 # %% ../../nbs/runs/72_runners.ipynb #5794b438
 RUNNERS = dict(search=search_run, train=train_run, trivial=trivial_run, boxes=boxes_run, recipe_ablation=recipe_ablation_run,
-             detected=detected_run, other_data=other_data_run)
+             detected=detected_run, other_data=other_data_run, calibration=calibration_run)
 
 def check_needs(config:Config, context:RunContext)->None:
     "InputError for a run whose input cannot be used, before anything is rendered, packed or trained."
@@ -327,7 +340,7 @@ def check_needs(config:Config, context:RunContext)->None:
         raise InputError('is missing', 'name the JSON file of a detector\'s boxes, for example --set evaluation.boxes=FILE',
                          config.experiment, field='evaluation.boxes')
     if kind == 'other_data': other_data_folder(config, OTHER_DATA[config.experiment][0])
-    if kind in ('boxes', 'recipe_ablation', 'detected', 'other_data'): trained_weights(config, context)
+    if kind in ('boxes', 'recipe_ablation', 'detected', 'other_data', 'calibration'): trained_weights(config, context)
     elif kind == 'train':
         initial_weights_file(config, context)
         policy_of(config, context.root)
