@@ -10,17 +10,20 @@ from functools import partial
 import numpy as np, torch
 from torch import Tensor, nn
 
-from ..da2.controls import IdentityPolicy, SingleOperation
+from ..da2.controls import IdentityPolicy, SingleOperation, UniformMagnitude
 from ..da2.extensions import orthogonal_component
+from ..da2.operations import DADA15
+from ..da2.policy import P_END, Policy, bounded_log
 from ..da2.search import central_difference, norm, restored, trainable_weights
 from ..people.pack import Batches
 from .config import Config
 from .data import RunPeople, base_draws, crop_people, generator, targets
 from .searching import train_loss, validation_loss
+from .shifts import shift_draws
 
 # %% auto #0
-__all__ = ['Snapshot', 'gradient', 'search_gradient', 'clean_gradient', 'view_derivatives', 'losses_after', 'agreement',
-           'score_operations']
+__all__ = ['SCORED', 'Snapshot', 'gradient', 'search_gradient', 'clean_gradient', 'view_derivatives', 'losses_after', 'agreement',
+           'score_operations', 'policy_from_scores']
 
 # %% ../../nbs/runs/66_calibration.ipynb #0bc0595d
 class Snapshot:
@@ -40,10 +43,10 @@ class Snapshot:
         return x.contiguous(memory_format=torch.channels_last), target
 
     def search_batches(self, n:int=100)->list[tuple]: # (x, heatmaps, weights) each
-        "Clean crops of all search people."
-        pack, policy = self.people.search, IdentityPolicy()
+        "Crops of all search people without policy and mirror, under an injected shift."
+        pack, shift = self.people.search, self.config.search.shift
         parts = np.array_split(np.arange(len(pack)), -(-len(pack)//n))
-        crops = (crop_people(pack, part, policy.sample(len(part), generator(0)), policy.operations) for part in parts)
+        crops = (crop_people(pack, part, *shift_draws(shift, part, self.config.seed)) for part in parts)
         return [(x.contiguous(memory_format=torch.channels_last), *targets(joints, visibility, pack.input_size, self.config.training.sigma))
                 for x, joints, visibility in crops]
 
@@ -146,3 +149,18 @@ def score_operations(snapshot:Snapshot,
             gains = np.array([a[T] - b[T] for a, b in zip(clean, after)])
             add(f'{T} steps', gains.mean(), gains.std(ddof=1)/len(gains)**.5 if len(gains) > 1 else float('nan'))
     return rows
+
+# %% ../../nbs/runs/66_calibration.ipynb #7e8a2a4f
+SCORED = dict(p=.8, m=.6)                   # probability and largest magnitude at which operations are scored for a search
+
+def policy_from_scores(scores:dict[str, float], # operation of DADA15 -> score
+                      )->UniformMagnitude:
+    "Policy whose pairs are as likely as the product of their positive scores; without any positive score nothing is applied."
+    policy = Policy(DADA15, 'pairs', **SCORED)
+    good = torch.tensor([max(scores[o.name], 0.) for o in policy.operations], dtype=torch.float64)
+    floor = good + 1e-3*good.max()              # one good operation alone: pairs with the others, which are then off
+    weight = floor[policy.table].prod(1)
+    with torch.no_grad():
+        if good.any(): policy.pi_logits.copy_(bounded_log(weight/weight.sum()))
+        policy.p_logits[good[policy.table] <= 0] = -P_END
+    return UniformMagnitude.of(policy)

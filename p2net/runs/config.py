@@ -133,6 +133,7 @@ class SearchConfig(Strict):
     batch: Annotated[Count, Field(ge=2)] = 32           # people per step, training and validation each
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 200  # with the start policy, before the policy moves
     steps: Count = 150                                  # of the policy
+    inner_steps: Count = 100                            # T of Eq. (9) in the search by training steps (runs.calibration)
     log_every: Count = 5                                # steps between two entries of policy.csv
     shift: Shift|None = None                            # injected into the images of the search's validation split
     images: Count|None = None                           # number of random training images whose people the search uses, C-52; None: all

@@ -182,6 +182,9 @@ SCARCE = (*(e for end in EPOCHS for e in (
               scarce('frozen', 'the start policy', 'Table IV', end, policy='frozen'),
               scarce('random', 'a random policy', 'Table IV', end, policy='random'),
               *(e for policy in GRIDS for e in scarce_grid(policy, end)))),
+          *(e for end in EPOCHS for e in (
+              scarce('step-search', 'search by training steps', 'Table IV', end, (f'scarce{end}-identity',), 'step_search', policy='identity'),
+              scarce('da2-steps', 'the policy found by training steps', 'Table IV', end, (f'scarce{end}-step-search',), policy='searched'))),
           scarce('ten-epochs', 'no policy, stopped', 'calibration', policy='identity', training=dict(steps=62)),
           *(scarce(f'scores-{stage}', f'scores of the operations, {what}', 'calibration', needs=(f'scarce-{stage}',), kind='calibration', policy='identity')
             for stage, what in STAGES.items()),

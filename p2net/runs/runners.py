@@ -13,7 +13,7 @@ import numpy as np, torch
 from torch import nn
 
 from ..errors import InputError
-from ..da2.controls import FrozenPolicy, HandMade, IdentityPolicy, RandAugment, RandomPolicy, SingleOperation, TrivialAugment, UniformMagnitude
+from ..da2.controls import FrozenPolicy, HandMade, IdentityPolicy, RandAugment, RandomPolicy, SingleOperation, TrivialAugment, UniformMagnitude, read_policy_file
 from ..da2.policy import Policy
 from ..evaluation.bootstrap import PEOPLE, people_file
 from ..evaluation.cost import count
@@ -21,7 +21,8 @@ from ..evaluation.pck import mean_pose, place_pose
 from ..people.folder import find_people
 from ..people.pack import Pack
 from ..people.person import transform
-from .calibration import Snapshot, agreement, score_operations
+from ..da2.operations import DADA15
+from .calibration import SCORED, Snapshot, agreement, policy_from_scores, score_operations
 from .checkpoints import save_weights
 from .config import Config, DataConfig
 from .data import RunPeople, check_source, load_people, notes_of, pack_people, people_folder, say_notes
@@ -45,12 +46,12 @@ __all__ = ['CONTROLS', 'SCORES', 'RUNNERS', 'searched_policy', 'most_likely', 'm
            'file_sha', 'write_predictions', 'write_person_tables', 'under_shift', 'initial_weights_file',
            'load_initial_weights', 'train_run', 'trivial_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run',
            'recipe_ablation_run', 'boxes_of', 'detected_run', 'write_evaluation', 'other_data_run', 'calibration_run',
-           'check_needs', 'holds_result', 'run_experiment']
+           'step_search_run', 'check_needs', 'holds_result', 'run_experiment']
 
 # %% ../../nbs/runs/72_runners.ipynb #40c2cb94
 def searched_policy(root:Path, config:Config)->Path: # policy.json
     "File of the policy that a run trains with. InputError names the command that makes it."
-    search = next((need for need in EXPERIMENTS[config.experiment].needs if EXPERIMENTS[need].kind == 'search'), 'search')
+    search = next((need for need in EXPERIMENTS[config.experiment].needs if EXPERIMENTS[need].kind in ('search', 'step_search')), 'search')
     path = record_folder(root, config.model_copy(update=dict(experiment=search)))/'policy.json'
     if not path.exists():
         command = 'p2net search' if search == 'search' else f'p2net reproduce --experiments {search}'
@@ -86,9 +87,11 @@ def policy_of(config:Config, root:Path):
     "The policy that `config` names, ready to sample."
     kind, seed = config.policy, config.seed
     if kind in ('searched', 'averaged', 'uniform-magnitude', 'top-25'):
-        policy = Policy.from_json(file := searched_policy(root, config))
+        file = searched_policy(root, config)
+        if kind == 'searched': return read_policy_file(file)
+        policy = Policy.from_json(file)
         if kind == 'averaged': return policy.averaged(read_rows(file.with_name('policy.csv')))
-        return {'searched': lambda p: p, 'uniform-magnitude': UniformMagnitude.of, 'top-25': most_likely}[kind](policy)
+        return {'uniform-magnitude': UniformMagnitude.of, 'top-25': most_likely}[kind](policy)
     if kind == 'frozen-uniform-magnitude': return UniformMagnitude.of(Policy())
     given = dict(seed=seed) if kind == 'random' else {}
     return make_control(kind, given | config.control.model_dump(exclude_none=True))
@@ -328,9 +331,24 @@ def calibration_run(config:Config, people:RunPeople, context:RunContext)->dict:
     write_rows(clear_results(context, config)/SCORES, rows)
     return dict(metrics=dict(agreement=agreement(snapshot)), cost=dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start))
 
+def step_search_run(config:Config, people:RunPeople, context:RunContext)->dict:
+    "Policy from the scores of T training steps at the trained network. `snapshot_s` is what that training took."
+    start, T = time.perf_counter(), config.search.inner_steps
+    trained = trained_weights(config, context)
+    model = make_network(config, len(people.skeleton), trained)
+    rows = score_operations(Snapshot(config, model, people), tuple((o.name, SCORED['m']) for o in DADA15), (T,))
+    policy = policy_from_scores({r['operation']: r['score'] for r in rows if r['criterion'] == f'{T} steps'})
+    folder = clear_results(context, config)
+    write_rows(folder/SCORES, rows)
+    write_whole(folder/'policy.json', json.dumps(policy.to_json(), indent=1) + '\n')
+    before = read_record(record_folder(context.root, config.model_copy(update=dict(experiment=EXPERIMENTS[config.experiment].needs[0]))))
+    return dict(metrics=dict(entropy=policy.entropy()), cost=dict(steps=T*(len(DADA15) + 1), **size_of(model, config),
+                wall_s=time.perf_counter() - start, snapshot_s=before['cost']['wall_s']))
+
 # %% ../../nbs/runs/72_runners.ipynb #5794b438
 RUNNERS = dict(search=search_run, train=train_run, trivial=trivial_run, boxes=boxes_run, recipe_ablation=recipe_ablation_run,
-             detected=detected_run, other_data=other_data_run, calibration=calibration_run)
+             detected=detected_run, other_data=other_data_run, calibration=calibration_run,
+               step_search=step_search_run)
 
 def check_needs(config:Config, context:RunContext)->None:
     "InputError for a run whose input cannot be used, before anything is rendered, packed or trained."
@@ -340,7 +358,7 @@ def check_needs(config:Config, context:RunContext)->None:
         raise InputError('is missing', 'name the JSON file of a detector\'s boxes, for example --set evaluation.boxes=FILE',
                          config.experiment, field='evaluation.boxes')
     if kind == 'other_data': other_data_folder(config, OTHER_DATA[config.experiment][0])
-    if kind in ('boxes', 'recipe_ablation', 'detected', 'other_data', 'calibration'): trained_weights(config, context)
+    if kind in ('boxes', 'recipe_ablation', 'detected', 'other_data', 'calibration', 'step_search'): trained_weights(config, context)
     elif kind == 'train':
         initial_weights_file(config, context)
         policy_of(config, context.root)
