@@ -102,7 +102,8 @@ def split_people(found, data:DataConfig)->dict[str, People]: # `found`: of `find
         search = dict(search=pool.first(data.search_people, from_end=True))
         if len(search['search']) >= len(pool):
             raise InputError(f'is {data.search_people}, which leaves none of the {len(pool)} people for training', 'ask for fewer', field='data.search_people')
-        pool = pool.first(len(pool) - len(search['search']))
+        rest = pool.first(len(pool) - len(search['search']))
+        rest.left_out, search['search'].left_out, pool = pool.left_out, Tally(), rest       # used elsewhere, not left out
     return dict(train=pool.first(data.train_people), **search, val=found.val().first(data.val_people))
 
 def load_people(data:DataConfig,
