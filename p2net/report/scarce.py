@@ -19,8 +19,8 @@ from .tables import find_runs, load_runs
 from ..runs.experiments import GRIDS
 
 # %% auto #0
-__all__ = ['POLICY_ROWS', 'CHOICE', 'PolicyRow', 'grid_row', 'scarce_runs', 'chosen_runs', 'row_difference', 'policy_table',
-           'draw_policies']
+__all__ = ['POLICY_ROWS', 'CHOICE', 'PolicyRow', 'grid_row', 'control_text', 'scarce_runs', 'chosen_runs', 'row_difference',
+           'policy_table', 'draw_policies']
 
 # %% ../../nbs/report/27_scarce.ipynb #5445f571
 @dataclass(frozen=True)
@@ -43,7 +43,14 @@ POLICY_ROWS = (
     PolicyRow('start policy', ('frozen',)),
     PolicyRow('random policies', ('random',)),
     grid_row('TrivialAugment, tuned', 'trivialaugment'),
-    grid_row('RandAugment, tuned', 'randaugment'))
+    grid_row('RandAugment, tuned', 'randaugment'),
+    PolicyRow('DA², scores of T steps', ('da2-steps',)))
+
+def control_text(experiment:str)->str: # of a grid, without 'scarce-': 'randaugment-2-30'
+    "Settings of a control as text: 'N=2, m=0.3'."
+    policy = next(p for p in GRIDS if experiment.startswith(f'{p}-'))
+    control = GRIDS[policy][experiment.removeprefix(f'{policy}-')]
+    return ', '.join(k if v is True else f'{k}={v:g}' for k, v in control.items())
 
 # %% ../../nbs/report/27_scarce.ipynb #2e1ef6bc
 CHOICE = 'PCK@0.2/search'                   # by which a setting is chosen
@@ -94,7 +101,7 @@ def policy_table(folder:str|Path|None=None, # of records; None: the repository's
         x, values = row_difference(mine, chosen[reference], metric) if row.name != reference else None, 100*mine[metric]
         settings = mine.experiment.str.removeprefix(f'scarce{end}-').value_counts() if row.tuned else {}
         of = [100*v for v in (x.delta, x.low, x.high, x.detectable)] if x else [float('nan')]*4
-        out.append((row.name, ', '.join(f'{name} ({count})' for name, count in settings.items()), len(mine), values.mean(), values.std(ddof=1), *of))
+        out.append((row.name, '; '.join(f'{control_text(name)} ({count})' for name, count in settings.items()), len(mine), values.mean(), values.std(ddof=1), *of))
     return pd.DataFrame(out, columns=['policy', 'settings', 'n', 'mean', 'sd', 'delta', 'low', 'high', 'detectable'])
 
 # %% ../../nbs/report/27_scarce.ipynb #c99d1a6b
