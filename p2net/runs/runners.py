@@ -70,6 +70,7 @@ def most_likely(policy:Policy, n:int=25)->Policy: # n sub-policies, pi uniform
         out.m_logits.copy_(policy.m_logits[best])
     return out
 
+# %% ../../nbs/runs/72_runners.ipynb #fc5ddb25
 CONTROLS = {'identity': (IdentityPolicy, ()), 'hand-made': (HandMade, ('rotation', 'scale', 'p')), 'frozen': (FrozenPolicy, ('p', 'm')), # and fields of
             'random': (RandomPolicy, ('seed',)), 'randaugment': (RandAugment, ('N', 'm')), 'trivialaugment': (TrivialAugment, ('wide', 'most')), # `control`
             'single-operation': (SingleOperation, ('operation', 'p', 'm'))}
@@ -81,7 +82,7 @@ def make_control(kind:str, settings:dict): # of CONTROLS; settings by name
         if name not in takes:
             raise InputError(f"has no effect with policy={kind}, whose settings are {', '.join(takes) or 'none'}", 'leave it out', field=f'control.{name}')
     try: return cls(**settings)
-    except ValueError as error: raise InputError(str(error), field='control') from None
+    except ValueError as error: raise InputError(str(error), field='control:') from None
 
 def policy_of(config:Config, root:Path):
     "The policy that `config` names, ready to sample."
