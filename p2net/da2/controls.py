@@ -185,7 +185,7 @@ class TrivialAugment(Control):
                  most:float=1., # largest magnitude, 0 to 1
                 ):
         if not 0 <= most <= 1: raise ValueError(f"TrivialAugment needs 0 <= most <= 1, got most={most}")
-        self.settings, self.operations, self.most = dict(wide=wide, most=most), trivial_operations(wide), most
+        self.settings, self.operations, self.most = dict(wide=wide) | (dict(most=most) if most < 1 else {}), trivial_operations(wide), most
     def sample_operations(self, n, gen):
         return (*choose_operations(n, 1, 13, gen), self.most*torch.randint(31, (n, 1), generator=gen)/30, directions((n, 1), gen))
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from scipy.stats import rankdata
 
-from ..plotting import WIDTH
 from .claims import records_folder
 from .tables import find_runs
 from ..runs.experiments import CALIBRATED, STAGES, calibration_name
