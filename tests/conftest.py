@@ -41,6 +41,11 @@ class Fresh:
         return untracked() - self.before
 
 
+def pytest_collection_modifyitems(items):
+    "What asks for a notebook's run comes last, so that both cores have work until then."
+    items.sort(key=lambda item: item.name.startswith('test_notebook'))
+
+
 def pytest_configure(config):
     config.addinivalue_line('markers', "situation(has, sees, theme=None): what the user has and sees; a row of tests/README.md, see tests/situations.py")
 
