@@ -41,6 +41,10 @@ class Fresh:
         return untracked() - self.before
 
 
+def pytest_addoption(parser):
+    parser.addoption('--all-faults', action='store_true', help="every fault of tests/test_faults.py, not two for each notebook")
+
+
 def pytest_collection_modifyitems(items):
     "What asks for a notebook's run comes last, so that both cores have work until then."
     items.sort(key=lambda item: item.name.startswith('test_notebook'))

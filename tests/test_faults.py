@@ -2,6 +2,7 @@
 
 A fault is a change of the exported cell; the whole notebook is then run as nbdev_test runs it, in a process of its own.
 A fault counts as caught only when a test fails (an assertion, or gradcheck's error): code that doesn't run proves nothing.
+The suite inserts two in each notebook; `pytest tests/test_faults.py --all-faults` inserts them all.
 """
 import json, os, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -91,15 +92,30 @@ def with_fault(name, folder):
     return path
 
 
+def sample():
+    "The first and the last fault of each notebook."
+    of = {}
+    for name, (notebook, *_) in FAULTS.items(): of.setdefault(notebook, []).append(name)
+    return [name for names in of.values() for name in dict.fromkeys((names[0], names[-1]))]
+
+
+def pytest_generate_tests(metafunc):
+    if 'fault' in metafunc.fixturenames: metafunc.parametrize('fault', FAULTS if metafunc.config.getoption('--all-faults') else sample())
+
+
 @pytest.fixture(scope='module')
-def outcomes(tmp_path_factory):
-    "Every faulty notebook run, two at a time."
+def outcomes(tmp_path_factory, request):
+    "The faulty notebooks of this session run, two at a time."
     folder = tmp_path_factory.mktemp('faults')
     def run(name): return forked(outcome, with_fault(name, folder))
-    with ThreadPoolExecutor(2) as pool: yield {name: pool.submit(run, name) for name in FAULTS}
+    asked = [item.callspec.params['fault'] for item in request.session.items if item.name.startswith('test_the_notebook_catches[')]
+    with ThreadPoolExecutor(2) as pool: yield {name: pool.submit(run, name) for name in asked}
 
 
-@pytest.mark.parametrize('name', FAULTS)
-def test_the_notebook_catches(name, outcomes):
-    said = outcomes[name].result()
-    assert said.startswith(('AssertionError', 'GradcheckError')), f"{name}: {said}"
+def test_every_fault_has_its_place(tmp_path):
+    for name in FAULTS: with_fault(name, tmp_path)
+
+
+def test_the_notebook_catches(fault, outcomes):
+    said = outcomes[fault].result()
+    assert said.startswith(('AssertionError', 'GradcheckError')), f"{fault}: {said}"
