@@ -20,19 +20,19 @@ __all__ = ['gains_alone', 'all_scores', 'spearman', 'seed_table', 'rank_correlat
 
 # %% ../../nbs/report/28_calibration.ipynb #12ec3a60
 def gains_alone(folder:str|Path|None=None, # of records; None: the repository's
-                metric:str='PCK@0.2')->pd.DataFrame: # operation, m, seed, gain in points
+                metric:str='PCK@0.2', scale:str='tiny')->pd.DataFrame: # operation, m, seed, gain in points
     "Gain of training with one operation alone over training without a policy, on seeds that have both."
     found = find_runs(folder or records_folder())
     value = {(r.experiment, r.seed): read_record(r.path)['metrics'][metric] for r in found[found.status == 'complete'].itertuples()
-             if r.experiment == 'scarce-identity' or r.experiment.startswith('scarce-operation-')}
+             if r.scale == scale and (r.experiment == 'scarce-identity' or r.experiment.startswith('scarce-operation-'))}
     rows = [(operation, m, seed, 100*(value[name, seed] - value['scarce-identity', seed])) for operation, m in CALIBRATED
             for name, seed in value if name == f'scarce-{calibration_name(operation, m)}' and ('scarce-identity', seed) in value]
     return pd.DataFrame(rows, columns=['operation', 'm', 'seed', 'gain'])
 
-def all_scores(folder:str|Path|None=None)->pd.DataFrame: # stage, seed, operation, m, criterion, score, error
+def all_scores(folder:str|Path|None=None, scale:str='tiny')->pd.DataFrame: # stage, seed, operation, m, criterion, score, error
     "Scores of every calibration that has a record."
     found, parts = find_runs(folder or records_folder()), []
-    for r in found[(found.status == 'complete') & found.experiment.isin([f'scarce-scores-{stage}' for stage in STAGES])].itertuples():
+    for r in found[(found.status == 'complete') & (found.scale == scale) & found.experiment.isin([f'scarce-scores-{stage}' for stage in STAGES])].itertuples():
         parts.append(pd.read_csv(r.path.with_name('scores.csv')).assign(stage=r.experiment.removeprefix('scarce-scores-'), seed=r.seed))
     columns = ['stage', 'seed', 'operation', 'm', 'criterion', 'score', 'error']
     return pd.concat(parts)[columns].reset_index(drop=True) if parts else pd.DataFrame(columns=columns)
@@ -52,6 +52,7 @@ def rank_correlation(scores:pd.DataFrame, gains:pd.DataFrame, # of `seed_table`
                      n:int=2000, seed:int=0)->tuple[float, float, float]: # correlation, ends of the 95 % interval
     "Rank correlation of mean score and mean gain, resampled over operations and seeds."
     both = scores.index.intersection(gains.index)
+    if not len(both): return float('nan'), float('nan'), float('nan')
     s, g, operations = scores.loc[both].to_numpy(), gains.loc[both].to_numpy(), both.get_level_values('operation')
     rng, groups, drawn = np.random.default_rng(seed), [np.flatnonzero(operations == o) for o in operations.unique()], []
     for _ in range(n):
@@ -73,7 +74,7 @@ def calibration_table(folder:str|Path|None=None, metric:str='PCK@0.2')->pd.DataF
 # %% ../../nbs/report/28_calibration.ipynb #f730770e
 def draw_calibration(scores:pd.DataFrame, gains:pd.DataFrame, # of `seed_table`
                      ax:plt.Axes, title:str='')->None:
-    "Mean score against mean gain, one point for each operation and magnitude, the largest magnitude of each named."
+    "Mean score against mean gain, one point for each operation and magnitude, larger for larger magnitudes; the largest of each is named."
     both = scores.index.intersection(gains.index)
     x, y = scores.loc[both].mean(axis=1), gains.loc[both].mean(axis=1)
     ax.axhline(0, color='.8', lw=.8); ax.axvline(0, color='.8', lw=.8)
@@ -81,4 +82,4 @@ def draw_calibration(scores:pd.DataFrame, gains:pd.DataFrame, # of `seed_table`
     for operation in both.get_level_values('operation').unique():
         at = max((i for i in both if i[0] == operation), key=lambda i: i[1])
         ax.annotate(operation, (x[at], y[at]), (3, 2), textcoords='offset points', fontsize=6)
-    ax.set(xlabel='score', ylabel='gain in PCK@0.2, points', title=title)
+    ax.set(xlabel='score (mean over seeds)', ylabel='gain in PCK@0.2, points', title=title)

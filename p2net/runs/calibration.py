@@ -72,7 +72,7 @@ def search_gradient(snapshot:Snapshot)->list[Tensor]: # v
     return total
 
 def clean_gradient(snapshot:Snapshot, n:int=100)->list[Tensor]:
-    "Gradient of the training loss on clean crops of all training people, BatchNorm in evaluation mode."
+    "Gradient of the training loss on all training people without policy, mirrored and scaled as in training; BatchNorm in evaluation mode."
     snapshot.model.eval()
     rows = np.arange(len(snapshot.people.train))
     total, parts = None, np.array_split(rows, -(-len(rows)//n))
@@ -119,16 +119,16 @@ def losses_after(snapshot:Snapshot, policy,
 
 # %% ../../nbs/runs/66_calibration.ipynb #56862858
 def agreement(snapshot:Snapshot)->float: # -1 to 1
-    "Cosine between v and the gradient of the training loss on clean images: near 1 without over-fitting."
+    "Cosine between v and `clean_gradient`. Near 1: a step on training images lowers L_val, too; near 0 or below: it does not."
     return orthogonal_component(search_gradient(snapshot), clean_gradient(snapshot))[1]
 
 def score_operations(snapshot:Snapshot,
                      operations:tuple[tuple[str, float], ...], # name, largest magnitude
                      steps:tuple[int, ...]=(10, 25, 50, 100), # T of the multi-step scores; empty: none
                      repeats:int=2, # views of each person
-                     streams:int=1, # repetitions of the training steps, with other batches
+                     streams:int=1, # repetitions of the T steps from the same weights, each with other batches
                     )->list[dict]: # operation, m, criterion, score, error
-    "Score of each operation by each criterion; positive: more of it. `error` is the standard error over views or streams, or NaN."
+    "Score of each operation by each criterion. A positive score predicts that it helps; for 'loss' it says that views are harder. `error`: standard error over people or streams, or NaN."
     v = search_gradient(snapshot)
     directions = {'one-step': v, 'projected': orthogonal_component(v, clean_gradient(snapshot))[0]}
     h0, loss0 = view_derivatives(snapshot, IdentityPolicy(), directions, repeats)
@@ -140,6 +140,7 @@ def score_operations(snapshot:Snapshot,
         add = lambda criterion, score, error=float('nan'): rows.append(dict(operation=name, m=m, criterion=criterion, score=score, error=error))
         for criterion in directions:
             d = (h[criterion] - h0[criterion]).double()
+            d = d.view(repeats, -1).mean(0)                        # of each person
             error = (d.std()/len(d)**.5).item()
             add(criterion, d.mean().item(), error)
             if criterion == 'one-step': add('one-step t', d.mean().item()/max(error, 1e-30))
@@ -158,8 +159,8 @@ def policy_from_scores(scores:dict[str, float], # operation of DADA15 -> score
     "Policy whose pairs are as likely as the product of their positive scores; without any positive score nothing is applied."
     policy = Policy(DADA15, 'pairs', **SCORED)
     good = torch.tensor([max(scores[o.name], 0.) for o in policy.operations], dtype=torch.float64)
-    floor = good + 1e-3*good.max()              # one good operation alone: pairs with the others, which are then off
-    weight = floor[policy.table].prod(1)
+    raised = good + 1e-3*good.max()             # so that a single good operation still has pairs; its partner is never applied
+    weight = raised[policy.table].prod(1)
     with torch.no_grad():
         if good.any(): policy.pi_logits.copy_(bounded_log(weight/weight.sum()))
         policy.p_logits[good[policy.table] <= 0] = -P_END

@@ -176,7 +176,7 @@ def calibration_name(operation:str, m:float)->str: # of the experiment
     "Name of the training with one operation."
     return f"operation-{operation.replace('_', '-')}" + (f'-{round(100*m)}' if m < 1 else '')
 
-STAGES = {'ten-epochs': 'after ten epochs', 'identity': 'after training without a policy', 'frozen': 'after training under the start policy'}
+STAGES = {'ten-epochs': 'after a short training', 'identity': 'after training without a policy', 'frozen': 'after training under the start policy'}
 SCARCE = (*(e for end in EPOCHS for e in (
               scarce('identity', 'no policy', 'Table IV', end, policy='identity'),
               scarce('frozen', 'the start policy', 'Table IV', end, policy='frozen'),
@@ -185,7 +185,7 @@ SCARCE = (*(e for end in EPOCHS for e in (
           *(e for end in EPOCHS for e in (
               scarce('step-search', 'search by training steps', 'Table IV', end, (f'scarce{end}-identity',), 'step_search', policy='identity'),
               scarce('da2-steps', 'the policy found by training steps', 'Table IV', end, (f'scarce{end}-step-search',), policy='searched'))),
-          scarce('ten-epochs', 'no policy, stopped', 'calibration', policy='identity', training=dict(steps=62)),
+          scarce('ten-epochs', 'no policy, ten epochs only', 'calibration', policy='identity', training=dict(steps=62)),
           *(scarce(f'scores-{stage}', f'scores of the operations, {what}', 'calibration', needs=(f'scarce-{stage}',), kind='calibration', policy='identity')
             for stage, what in STAGES.items()),
           *(scarce(calibration_name(operation, m), f'{operation} alone', 'calibration', policy='single-operation',
