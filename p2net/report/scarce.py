@@ -20,7 +20,7 @@ from ..runs.experiments import GRIDS
 
 # %% auto #0
 __all__ = ['POLICY_ROWS', 'CHOICE', 'PolicyRow', 'grid_row', 'control_text', 'scarce_runs', 'chosen_runs', 'row_difference',
-           'policy_table', 'draw_policies']
+           'common_seeds', 'policy_table', 'draw_policies']
 
 # %% ../../nbs/report/27_scarce.ipynb #5445f571
 @dataclass(frozen=True)
@@ -86,15 +86,21 @@ def row_difference(a:pd.DataFrame, b:pd.DataFrame, # of `chosen_runs`
     check_comparable(pd.concat([a.loc[seeds], b.loc[seeds]]).reset_index())
     return difference(*([resampled(side.folder[s], (side.folder[s]/PEOPLE).stat().st_mtime_ns, metric) for s in seeds] for side in (a, b)))
 
+def common_seeds(chosen:dict[str, pd.DataFrame])->dict[str, pd.DataFrame]: # name of a row -> runs, one for each seed
+    "Only the seeds that every row with runs has, so that all rows have the same n."
+    seeds = [set(runs.index) for runs in chosen.values() if len(runs)]
+    keep = set.intersection(*seeds) if seeds else set()
+    return {name: runs[runs.index.isin(keep)] if len(runs) else runs for name, runs in chosen.items()}
+
 def policy_table(folder:str|Path|None=None, # of records; None: the repository's
                  end:str='', # of the regime, a key of EPOCHS
                  reference:str='no policy', # name of a row
                  metric:str='PCK@0.2',
                  rows:tuple[PolicyRow, ...]=POLICY_ROWS,
                 )->pd.DataFrame: # policy, settings, n, mean, sd, delta, low, high, detectable; percent and points
-    "A row for each policy that has runs, with its difference from the reference."
+    "A row for each policy that has runs, with its difference from the reference, on the seeds that all these rows have."
     runs = scarce_runs(folder, end, rows)
-    chosen, out = {row.name: chosen_runs(runs, row) for row in rows}, []
+    chosen, out = common_seeds({row.name: chosen_runs(runs, row) for row in rows}), []
     for row in rows:
         mine = chosen[row.name]
         if not len(mine): continue
