@@ -51,7 +51,7 @@ class DataConfig(Strict):
     name: Annotated[str, Field(pattern=r'^[a-z0-9]+$')] = 'rendered'  # of the data set: 'rendered', 'coco', 'mpii', 'lsp', 'lspet'
     train_people: Count|None = 1100                     # people rendered, or at most taken from the folder; None: all
     val_people: Count|None = 300                        # the same for the held-out ones
-    search_people: Annotated[int, Field(ge=0, le=10**9)] = 0  # kept apart from the training people for the search's validation split; 0: it is half of them, C-53
+    search_people: Annotated[int, Field(ge=0, le=10**9)] = 0  # kept apart from the training people to choose settings of controls and to score operations
     pool: Count|None = None                             # people rendered for training and search together; None: train_people + search_people
     render_seed: Seed = 0                               # seed of the rendered people, apart from the run's
     input_size: tuple[Side, Side] = (96, 72)            # (H, W) of the network's input, pixels, C-95

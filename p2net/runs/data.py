@@ -43,7 +43,7 @@ class RunPeople:
     skeleton: Skeleton
     name: str                       # 'rendered', 'coco', 'mpii', 'lsp', 'lspet'
     notes: dict = field(default_factory=dict) # split -> left_out, corrected: reason -> count
-    search: Pack|None = None        # validation split of the search; None: it is half of `train`
+    search: Pack|None = None        # people on whom settings are chosen and operations are scored; None: none are kept apart
 
     def describe(self)->dict: # split -> name, people, fingerprint, and what was left out or corrected
         "Description of the data for the record."

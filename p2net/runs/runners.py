@@ -355,6 +355,10 @@ def check_needs(config:Config, context:RunContext)->None:
     "InputError for a run whose input cannot be used, before anything is rendered, packed or trained."
     kind = EXPERIMENTS[config.experiment].kind
     check_source(config.data)
+    if kind == 'search' and config.data.search_people:
+        raise InputError('has no effect on this search, whose validation split is half of the training people', 'leave it at 0', config.experiment, field='data.search_people')
+    if kind in ('calibration', 'step_search') and not config.data.search_people:
+        raise InputError('is 0; the scores need people apart from the training', 'ask for some, for example --set data.search_people=400', config.experiment, field='data.search_people')
     if kind == 'detected' and config.evaluation.boxes is None:
         raise InputError('is missing', 'name the JSON file of a detector\'s boxes, for example --set evaluation.boxes=FILE',
                          config.experiment, field='evaluation.boxes')
