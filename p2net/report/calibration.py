@@ -82,4 +82,5 @@ def draw_calibration(scores:pd.DataFrame, gains:pd.DataFrame, # of `seed_table`
     for operation in both.get_level_values('operation').unique():
         at = max((i for i in both if i[0] == operation), key=lambda i: i[1])
         ax.annotate(operation, (x[at], y[at]), (3, 2), textcoords='offset points', fontsize=6)
+    ax.locator_params(axis='x', nbins=5)
     ax.set(xlabel='score (mean over seeds)', ylabel='gain in PCK@0.2, points', title=title)
