@@ -250,7 +250,7 @@ REFUSED = [ # what is in the file; its one line, after the name of the file
          written(PAIR, operations=[dict(name='rotate', high=1e9), 'invert']), 'operation 0: high must lie between 1e-06 and 3000, got 1000000000.0'),
     case('schema', 'a policy file of a later version', 'the versions', written(PAIR, schema=3), 'schema 3 is unknown; this version reads schema 1'),
     case('setting', 'a control with a setting that it has not', 'the settings that it has', dict(kind='randaugment', settings=dict(M=9)),
-         "settings 'M' is unknown; there are N, m"),
+         "settings 'M' is unknown; there are N, m, without"),
     case('whole', 'a setting of 2.5 that must be whole', 'the setting', dict(kind='randaugment', settings=dict(N=2.5)), 'settings.N must be a whole number, got 2.5'),
     case('large', 'a setting of 400 digits', 'the setting', dict(kind='randaugment', settings=dict(N=10**400)), 'settings.N must be a whole number, got 1000000000000'),
     case('other', 'another JSON file in place of the policy', 'that it is none', dict(images=[], annotations=[]), "this is not a policy: it has neither 'kind' nor 'sub_policies'")]

@@ -161,12 +161,16 @@ class RandAugment(Control):
     def __init__(self,
                  N:int=2, # operations for each image
                  m:float=.3, # magnitude of all, 0 to 1
+                 without:tuple[str,...]=(), # names of operations that are left out
                 ):
         if not (1 <= N <= 100 and 0 <= m <= 1):
             raise ValueError(f"RandAugment needs N from 1 to 100 and 0 <= m <= 1, got N={N}, m={m}")
-        self.settings, self.N, self.m = dict(N=N, m=m), N, m
+        if not isinstance(without, (list, tuple)) or not set(map(str, without)) < set(RANDAUGMENT13):
+            raise ValueError(f"without must be a list of some of {', '.join(RANDAUGMENT13)}, got {abbreviate(without)}")
+        self.settings, self.N, self.m = dict(N=N, m=m) | (dict(without=list(without)) if without else {}), N, m
+        self.operations = tuple(o for o in self.operations if o.name not in without)
     def sample_operations(self, n, gen):
-        return *choose_operations(n, self.N, 13, gen), torch.full((n, self.N), self.m), directions((n, self.N), gen)
+        return *choose_operations(n, self.N, len(self.operations), gen), torch.full((n, self.N), self.m), directions((n, self.N), gen)
 
 # %% ../../nbs/da2/60_controls.ipynb #be11d5a0
 def trivial_operations(wide:bool)->tuple[Operation,...]:

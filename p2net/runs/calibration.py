@@ -19,7 +19,7 @@ from ..people.pack import Batches
 from .config import Config
 from .data import RunPeople, base_draws, crop_people, generator, targets
 from .searching import train_loss, validation_loss
-from .shifts import shift_draws
+from .shifts import shifted
 
 # %% auto #0
 __all__ = ['SCORED', 'Snapshot', 'gradient', 'search_gradient', 'clean_gradient', 'view_derivatives', 'losses_after', 'agreement',
@@ -44,9 +44,10 @@ class Snapshot:
 
     def search_batches(self, n:int=100)->list[tuple]: # (x, heatmaps, weights) each
         "Crops of all search people without policy and mirror, under an injected shift."
-        pack, shift = self.people.search, self.config.search.shift
-        parts = np.array_split(np.arange(len(pack)), -(-len(pack)//n))
-        crops = (crop_people(pack, part, *shift_draws(shift, part, self.config.seed)) for part in parts)
+        shift, pack = self.config.search.shift, self.people.search
+        if shift: pack = shifted(pack, shift, self.config.seed)
+        parts, clean = np.array_split(np.arange(len(pack)), -(-len(pack)//n)), IdentityPolicy()
+        crops = (crop_people(pack, part, clean.sample(len(part), torch.Generator()), clean.operations) for part in parts)
         return [(x.contiguous(memory_format=torch.channels_last), *targets(joints, visibility, pack.input_size, self.config.training.sigma))
                 for x, joints, visibility in crops]
 
@@ -125,18 +126,18 @@ def agreement(snapshot:Snapshot)->float: # -1 to 1
 def score_operations(snapshot:Snapshot,
                      operations:tuple[tuple[str, float], ...], # name, largest magnitude
                      steps:tuple[int, ...]=(10, 25, 50, 100), # T of the multi-step scores; empty: none
-                     repeats:int=2, # views of each person
+                     repeats:int=2, # views of each person; 0: no criterion of Eq. (12)
                      streams:int=1, # repetitions of the T steps from the same weights, each with other batches
                     )->list[dict]: # operation, m, criterion, score, error
     "Score of each operation by each criterion. A positive score predicts that it helps; for 'loss' it says that views are harder. `error`: standard error over people or streams, or NaN."
-    v = search_gradient(snapshot)
-    directions = {'one-step': v, 'projected': orthogonal_component(v, clean_gradient(snapshot))[0]}
-    h0, loss0 = view_derivatives(snapshot, IdentityPolicy(), directions, repeats)
+    v = search_gradient(snapshot) if repeats else None
+    directions = {'one-step': v, 'projected': orthogonal_component(v, clean_gradient(snapshot))[0]} if repeats else {}
+    h0, loss0 = view_derivatives(snapshot, IdentityPolicy(), directions, repeats) if repeats else ({}, None)
     starts = [r*max(steps, default=0) for r in range(streams)]
     clean, rows = [losses_after(snapshot, IdentityPolicy(), steps, first) for first in starts] if steps else [], []
     for name, m in operations:
         policy = SingleOperation(name, m=m)
-        h, losses = view_derivatives(snapshot, policy, directions, repeats)
+        h, losses = view_derivatives(snapshot, policy, directions, repeats) if repeats else ({}, None)
         add = lambda criterion, score, error=float('nan'): rows.append(dict(operation=name, m=m, criterion=criterion, score=score, error=error))
         for criterion in directions:
             d = (h[criterion] - h0[criterion]).double()
@@ -144,7 +145,7 @@ def score_operations(snapshot:Snapshot,
             error = (d.std()/len(d)**.5).item()
             add(criterion, d.mean().item(), error)
             if criterion == 'one-step': add('one-step t', d.mean().item()/max(error, 1e-30))
-        add('loss', (losses - loss0).mean().item())
+        if repeats: add('loss', (losses - loss0).mean().item())
         after = [losses_after(snapshot, policy, steps, first) for first in starts] if steps else []
         for T in steps:
             gains = np.array([a[T] - b[T] for a, b in zip(clean, after)])

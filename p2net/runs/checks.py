@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..network.backbone import read_tensors
 from .checkpoints import read_progress, read_state, same_run
 from .config import Config, differences, list_changes
-from .experiments import EXPERIMENTS
+from .experiments import EXPERIMENTS, seed_needed
 from .processes import is_main
 from .record import find_record
 from .runners import RunContext, check_needs
@@ -70,7 +70,7 @@ def check_writable(*folders:str|Path)->None:
 # %% ../../nbs/runs/75_checks.ipynb #2278a5f6
 def dependencies(config:Config)->set[tuple[str, int]]: # (experiment, seed)
     "Runs whose results this run reads."
-    return {(need, config.seed) for need in EXPERIMENTS[config.experiment].needs}
+    return {(need, seed_needed(need, config.seed)) for need in EXPERIMENTS[config.experiment].needs}
 
 def check_runs(configs:list[Config], # that are to be run, now
                context:RunContext,

@@ -41,7 +41,7 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**62)]           # what torch and numpy both take
 Side = Annotated[int, Field(ge=32, le=8192, multiple_of=4)]  # of the network's input: heatmaps have a quarter of it
 
-Shift = Literal['turned', 'tilted', 'dark', 'inverted', 'moved']    # of runs.shifts
+Shift = Literal['turned', 'tilted', 'dark', 'inverted', 'moved', 'blurred']    # of runs.shifts
 PolicyName = Literal['searched', 'top-25', 'averaged', 'uniform-magnitude', 'identity', 'hand-made', 'frozen', 'frozen-uniform-magnitude',
                      'random', 'randaugment', 'trivialaugment', 'single-operation']
 
@@ -95,6 +95,7 @@ class NetworkConfig(Strict):
 class ControlConfig(Strict):
     "Settings of a policy without a search, each of the classes that have it in `da2.controls`; None: the default there."
     N: Annotated[int, Field(ge=1, le=100)]|None = None  # randaugment: operations for each image
+    without: tuple[str, ...]|None = None                # randaugment: operations left out
     m: Fraction|None = None                             # magnitude; single-operation: the largest
     p: Fraction|None = None                             # single-operation: probability; hand-made: of a rotation
     wide: bool|None = None                              # trivialaugment: the wide ranges
@@ -133,7 +134,9 @@ class SearchConfig(Strict):
     batch: Annotated[Count, Field(ge=2)] = 32           # people per step, training and validation each
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 200  # with the start policy, before the policy moves
     steps: Count = 150                                  # of the policy
-    inner_steps: Count = 100                            # T of Eq. (9) in the search by training steps (runs.calibration)
+    inner_steps: Count = 100                            # T of Eq. (9) in the search by scores (runs.calibration)
+    criterion: Literal['steps', 'one-step', 'projected'] = 'steps'      # of the search by scores: T steps, or Eq. 12
+    policies: Count = 16                                # in the first round of the search by full trainings (runs.oracle)
     log_every: Count = 5                                # steps between two entries of policy.csv
     shift: Shift|None = None                            # injected into the images of the search's validation split
     images: Count|None = None                           # number of random training images whose people the search uses, C-52; None: all
@@ -142,8 +145,7 @@ class SearchConfig(Strict):
     def fits(self)->SearchConfig:
         "Refuse a setting that would have no effect."
         if self.momentum and self.optimizer != 'sgd': raise ValueError("momentum is a setting of search.optimizer=sgd")
-        if self.noise == 'batch' and self.estimator != 'straight-through':
-            raise ValueError("noise=batch gives all images one sub-policy; only search.estimator=straight-through can learn from that")
+        if self.noise == 'batch' and self.estimator != 'straight-through': raise ValueError("noise=batch gives all images one sub-policy; only search.estimator=straight-through can learn from that")
         return self
 
 # %% ../../nbs/runs/10_config.ipynb #eb9511de

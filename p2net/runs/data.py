@@ -17,15 +17,16 @@ from ..da2.deploy import augment_fast
 from ..da2.operations import Draws
 from ..people.folder import find_people
 from ..people.heatmaps import default_sigma, joint_weights, render_heatmaps
-from ..people.pack import Pack, build_pack, pack_folder
+from ..people.pack import Pack, build_pack, digest, pack_folder
 from ..people.person import People
 from ..rendering.render import RenderConfig, render_people, rendered_folder
 from ..people.skeleton import Skeleton
 from .config import DataConfig, TrainingConfig
 
 # %% auto #0
-__all__ = ['generator', 'RunPeople', 'say_on_stderr', 'notes_of', 'say_notes', 'check_source', 'people_folder', 'pack_people',
-           'split_people', 'load_people', 'base_draws', 'crop_people', 'targets']
+__all__ = ['generator', 'RunPeople', 'say_on_stderr', 'notes_of', 'say_notes', 'check_source', 'render_settings',
+           'rendered_fingerprint', 'people_folder', 'pack_people', 'split_people', 'load_people', 'base_draws',
+           'crop_people', 'targets']
 
 # %% ../../nbs/runs/30_data.ipynb #b4121b66
 def generator(*key:int|str, # what is drawn: (seed, 'training', step)
@@ -73,16 +74,25 @@ def check_source(data:DataConfig)->None:
         raise InputError('there are no rendered people at this scale', "name the folder of a data set, for example --data ../coco "
                          "(COCO's, MPII's or LSP's layout)", field='data.source:')
 
+def render_settings(data:DataConfig)->RenderConfig:
+    "Settings of the rendered people of `data`. InputError where the pool is too small."
+    pool = data.train_people + data.search_people
+    if data.pool is not None and data.pool < pool:
+        raise InputError(f'is {data.pool}, fewer than the people for training and search together', f'ask for {pool} or more', field='data.pool')
+    return RenderConfig(train=data.pool or pool, val=data.val_people, seed=data.render_seed)
+
+def rendered_fingerprint(data:DataConfig, split:str, people:int)->str:
+    "Fingerprint of rendered people, the same on every machine: settings and number; their pixels may differ in rounding."
+    other = dict(train=0) if split == 'val' else dict(val=0)             # the held-out people do not depend on the number of the others
+    return digest(replace(render_settings(data), **other).fingerprint, split, people, data.model_dump(mode='json', include={'input_size', 'padding', 'reach'}))
+
 def people_folder(data:DataConfig,
                   cache:Path|None=None, # of rendered people and packs; None: $P2NET_CACHE, else ~/.cache/p2net
                   progress:bool=True)->Path:
     "Folder of photographs that `data` names; rendered people are made first."
     check_source(data)
     if data.source != 'rendered': return Path(data.source)
-    pool = data.train_people + data.search_people
-    if data.pool is not None and data.pool < pool:
-        raise InputError(f'is {data.pool}, fewer than the people for training and search together', f'ask for {pool} or more', field='data.pool')
-    settings = RenderConfig(train=data.pool or pool, val=data.val_people, seed=data.render_seed)
+    settings = render_settings(data)
     return render_people(rendered_folder(settings, cache), settings, progress=progress)
 
 def pack_people(people:People, skeleton:Skeleton, data:DataConfig, cache:Path|None=None, progress:bool=True)->Pack:
@@ -115,6 +125,7 @@ def load_people(data:DataConfig,
     found, packs, notes = find_people(people_folder(data, cache, progress)), {}, {}
     for split, people in split_people(found, data).items():
         packs[split] = pack_people(people, found.skeleton, data, cache, progress)
+        if data.source == 'rendered': packs[split] = replace(packs[split], fingerprint=rendered_fingerprint(data, split, len(people)))
         tallies = notes_of(people, packs[split])
         say_notes(split, len(people), tallies, say)
         notes[split] = {name: tally.counts() for name, tally in tallies.items()}

@@ -14,12 +14,14 @@ from ..da2.operations import DADA15
 from ..errors import InputError
 from ..people.folder import find_people
 from .config import Config, make_config, merge, parse_override, read_settings
+from .presets import PRESETS
 
 # %% auto #0
 __all__ = ['BASELINES', 'TABLE_EXPERIMENTS', 'ABLATION_EXPERIMENTS', 'OTHER_DATA', 'ON_REQUEST', 'SHIFT_SUMMARIES',
            'MEASURED_SHIFTS', 'VARIANTS', 'SHIFT_SEARCHES', 'SHIFT_TRAININGS', 'CONTROL_EXPERIMENTS', 'EPOCHS', 'GRIDS',
-           'CALIBRATED', 'STAGES', 'SCARCE', 'EXPERIMENTS', 'APART', 'MAIN', 'READ_BY', 'Experiment', 'Variant',
-           'scarce', 'scarce_grid', 'calibration_name', 'in_order', 'data_name', 'experiment_config']
+           'CALIBRATED', 'STAGES', 'CALIBRATION', 'SEARCHES', 'SCARCE_SHIFTS', 'SCARCE', 'EXPERIMENTS', 'APART', 'MAIN',
+           'READ_BY', 'Experiment', 'seed_needed', 'Variant', 'scarce', 'scarce_grid', 'calibration_name', 'in_order',
+           'data_name', 'experiment_config']
 
 # %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
@@ -33,8 +35,13 @@ class Experiment:
     needs: tuple[str, ...] = ()
     at: dict = field(default_factory=dict)  # scale -> further changes
     fixed: dict = field(default_factory=dict)    # changes that --set cannot override
+    once: bool = False                      # its run of seed 0 serves the other experiments of every seed
 
     def changes_at(self, scale:str)->dict: return merge(self.changes, self.at.get(scale, {}))
+
+def seed_needed(name:str, seed:int)->int: # of a run that needs `name`
+    "Seed of the run that serves a run of this seed."
+    return 0 if EXPERIMENTS[name].once else seed
 
 def _ablation(name, what, serves, **changes): return Experiment(name, what, 'train', serves, changes, ('search',))
 def _control(name, policy, what, serves='Table IV', **changes):
@@ -155,12 +162,12 @@ GRIDS = { # policy -> name of the setting -> fields of `control`
     'hand-made': {f'{rotation}-{round(100*scale)}': dict(rotation=rotation, scale=scale)
                   for rotation, scale in ((10, .1), (15, .2), (20, .25), (30, .3), (45, .35))}}  # the last is HRNet's
 
-def scarce(name, what, serves, end='', needs=(), kind='train', **changes):
+def scarce(name, what, serves, end='', needs=(), kind='train', once=False, **changes):
     "An experiment on 200 people."
     regime = dict(data=dict(train_people=200, search_people=400, pool=2400, val_people=1000),
                   training=dict(steps=25*EPOCHS[end]//4, validate_every=None))
     small = dict(tiny=dict(network=dict(base_channels=16, width=32)))
-    return Experiment(f'scarce{end}-{name}', f'{what}, 200 people, {EPOCHS[end]} epochs', kind, serves, merge(regime, changes), needs, small)
+    return Experiment(f'scarce{end}-{name}', f'{what}, 200 people, {EPOCHS[end]} epochs', kind, serves, merge(regime, changes), needs, small, once=once)
 
 def scarce_grid(policy, end=''):
     "A control with each of its settings."
@@ -177,20 +184,46 @@ def calibration_name(operation:str, m:float)->str: # of the experiment
     return f"operation-{operation.replace('_', '-')}" + (f'-{round(100*m)}' if m < 1 else '')
 
 STAGES = {'ten-epochs': 'after a short training', 'identity': 'after training without a policy', 'frozen': 'after training under the start policy'}
+CALIBRATION = (
+    scarce('ten-epochs', 'no policy, ten epochs only', 'calibration', policy='identity', training=dict(steps=62)),
+    *(scarce(f'scores-{stage}', f'scores of the operations, {what}', 'calibration', needs=(f'scarce-{stage}',), kind='calibration', policy='identity')
+      for stage, what in STAGES.items()),
+    *(scarce(calibration_name(operation, m), f'{operation} alone', 'calibration', policy='single-operation',
+             control=dict(operation=operation, m=m)) for operation, m in CALIBRATED))
+
+# %% ../../nbs/runs/70_experiments.ipynb #c5e45258
+SEARCHES = { # search -> kind, description, what it needs, experiment trained with the policy, changes
+    'printed-search': ('search', "the paper's search", (), 'da2-printed', dict(search=PRESETS['paper']['search'] | dict(images=None, steps=400))),
+    'search': ('search', 'DA² as it is by default', (), 'da2', dict(search=dict(tied=True, project=True, compared=1.))),
+    'one-step-search': ('step_search', 'scores of Eq. (12) at an over-fitted network', ('identity',), 'da2-one-step', dict(search=dict(criterion='one-step'))),
+    'step-search': ('step_search', 'scores of T training steps', ('identity',), 'da2-steps', {}),
+    'oracle-search': ('oracle', 'full trainings', (), 'oracle', {})}
+
+def _searches(end):
+    "The searches of a regime, each followed by the training with its policy."
+    for name, (kind, what, needs, training, changes) in SEARCHES.items():
+        yield scarce(name, f'search: {what}', 'Table IV', end, tuple(f'scarce{end}-{need}' for need in needs), kind, kind == 'oracle', policy='identity', **changes)
+        yield scarce(training, f'policy found by: {what}', 'Table IV', end, (f'scarce{end}-{name}',), policy='searched')
+
+def _shift_experiments(shifts):
+    "On 200 people: a search for each shift, the training with its policy, the controls measured under every shift."
+    for shift in shifts:
+        yield scarce(f'shift-{shift}-search', f'scores of T training steps, search people {shift}', 'injected shifts', '', ('scarce-identity',), 'step_search',
+                     policy='identity', search=dict(shift=None if shift == 'none' else shift))
+        yield scarce(f'shift-{shift}', f'policy found for search people {shift}', 'injected shifts', '', (f'scarce-shift-{shift}-search',), policy='searched',
+                     evaluation=dict(shifts=() if shift == 'none' else (shift,)))
+    for control in ('identity', 'frozen', *(f'{policy}-{setting}' for policy in ('randaugment', 'trivialaugment') for setting in GRIDS[policy])):
+        yield scarce(f'shifted-{control}', f'{control} measured under the shifts', 'injected shifts', '', (f'scarce-{control}',), 'shifts',
+                     policy='identity', evaluation=dict(shifts=tuple(s for s in shifts if s != 'none')))
+
+SCARCE_SHIFTS = ('none', *MEASURED_SHIFTS, 'blurred')
 SCARCE = (*(e for end in EPOCHS for e in (
               scarce('identity', 'no policy', 'Table IV', end, policy='identity'),
               scarce('frozen', 'the start policy', 'Table IV', end, policy='frozen'),
               scarce('random', 'a random policy', 'Table IV', end, policy='random'),
-              *(e for policy in GRIDS for e in scarce_grid(policy, end)))),
-          *(e for end in EPOCHS for e in (
-              scarce('step-search', 'search by training steps', 'Table IV', end, (f'scarce{end}-identity',), 'step_search', policy='identity'),
-              scarce('da2-steps', 'the policy found by training steps', 'Table IV', end, (f'scarce{end}-step-search',), policy='searched'))),
-          scarce('ten-epochs', 'no policy, ten epochs only', 'calibration', policy='identity', training=dict(steps=62)),
-          *(scarce(f'scores-{stage}', f'scores of the operations, {what}', 'calibration', needs=(f'scarce-{stage}',), kind='calibration', policy='identity')
-            for stage, what in STAGES.items()),
-          *(scarce(calibration_name(operation, m), f'{operation} alone', 'calibration', policy='single-operation',
-                   control=dict(operation=operation, m=m)) for operation, m in CALIBRATED))
-
+              *(e for policy in GRIDS for e in scarce_grid(policy, end)),
+              *_searches(end))),
+          *CALIBRATION, *_shift_experiments(SCARCE_SHIFTS))
 
 # %% ../../nbs/runs/70_experiments.ipynb #1428fa0e
 EXPERIMENTS = {e.name: e for e in (*TABLE_EXPERIMENTS, *ON_REQUEST, *ABLATION_EXPERIMENTS, *BASELINES, *CONTROL_EXPERIMENTS, *SHIFT_SEARCHES, *SHIFT_TRAININGS, *SCARCE)}

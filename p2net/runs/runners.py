@@ -5,7 +5,7 @@
 # %% ../../nbs/runs/72_runners.ipynb #48bd1eb6
 from __future__ import annotations
 
-import hashlib, json, time
+import hashlib, json, tempfile, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,9 +28,10 @@ from .config import Config, DataConfig
 from .data import RunPeople, check_source, load_people, notes_of, pack_people, people_folder, say_notes
 from .evaluating import (BREAKDOWN, Predictions, ablate_recipe, box_quality, boxes_summary, breakdown_rows, by_person, coco_columns,
                                    measure, measure_boxes, predict, results_of, to_image, write_examples, write_with_truth)
-from .experiments import CALIBRATED, EXPERIMENTS, OTHER_DATA
+from .experiments import CALIBRATED, EXPERIMENTS, OTHER_DATA, seed_needed
 from .initial_weights import init_summary, load_matching_weights
 from .noise_band import write_noise
+from .oracle import random_settings, ranking, search_by_trainings
 from .other_data import (NORMALISED_POSES, load_other_data, other_data_folder, to_dataset_skeleton, to_network_skeleton,
                                    write_normalised_poses)
 from .processes import is_main, rank_and_count
@@ -43,21 +44,22 @@ from .training import Trainer, make_network, remove_checkpoints
 # %% auto #0
 __all__ = ['CONTROLS', 'SCORES', 'RUNNERS', 'searched_policy', 'most_likely', 'make_control', 'policy_of', 'RunContext',
            'size_of', 'measure_val', 'without_joints', 'clear_results', 'remove_state', 'extension', 'search_run',
-           'file_sha', 'write_predictions', 'write_person_tables', 'under_shift', 'initial_weights_file',
+           'file_sha', 'write_predictions', 'write_person_tables', 'under_shifts', 'initial_weights_file',
            'load_initial_weights', 'train_run', 'trivial_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run',
            'recipe_ablation_run', 'boxes_of', 'detected_run', 'write_evaluation', 'other_data_run', 'calibration_run',
-           'step_search_run', 'check_needs', 'holds_result', 'run_experiment']
+           'step_search_run', 'shifts_run', 'oracle_run', 'check_needs', 'holds_result', 'run_experiment']
 
 # %% ../../nbs/runs/72_runners.ipynb #40c2cb94
 def searched_policy(root:Path, config:Config)->Path: # policy.json
     "File of the policy that a run trains with. InputError names the command that makes it."
-    search = next((need for need in EXPERIMENTS[config.experiment].needs if EXPERIMENTS[need].kind in ('search', 'step_search')), 'search')
-    path = record_folder(root, config.model_copy(update=dict(experiment=search)))/'policy.json'
+    search = next((need for need in EXPERIMENTS[config.experiment].needs if EXPERIMENTS[need].kind in ('search', 'step_search', 'oracle')), 'search')
+    seed = seed_needed(search, config.seed)
+    path = record_folder(root, config.model_copy(update=dict(experiment=search, seed=seed)))/'policy.json'
     if not path.exists():
         command = 'p2net search' if search == 'search' else f'p2net reproduce --experiments {search}'
         data = '' if config.data.source == 'rendered' else f' --data {config.data.source}'
         raise InputError(f"{config.experiment}: no policy at {path}; run `{command} --scale {config.scale} "
-                                f"--seeds {config.seed}{data}` first, with the same --out")
+                                f"--seeds {seed}{data}` first, with the same --out")
     return path
 
 def most_likely(policy:Policy, n:int=25)->Policy: # n sub-policies, pi uniform
@@ -72,7 +74,7 @@ def most_likely(policy:Policy, n:int=25)->Policy: # n sub-policies, pi uniform
 
 # %% ../../nbs/runs/72_runners.ipynb #fc5ddb25
 CONTROLS = {'identity': (IdentityPolicy, ()), 'hand-made': (HandMade, ('rotation', 'scale', 'p')), 'frozen': (FrozenPolicy, ('p', 'm')), # and fields of
-            'random': (RandomPolicy, ('seed',)), 'randaugment': (RandAugment, ('N', 'm')), 'trivialaugment': (TrivialAugment, ('wide', 'most')), # `control`
+            'random': (RandomPolicy, ('seed',)), 'randaugment': (RandAugment, ('N', 'm', 'without')), 'trivialaugment': (TrivialAugment, ('wide', 'most')), # `control`
             'single-operation': (SingleOperation, ('operation', 'p', 'm'))}
 
 def make_control(kind:str, settings:dict): # of CONTROLS; settings by name
@@ -145,7 +147,7 @@ def extension(run)->dict: # 'resumed': from_steps, at_step of each extension; {}
 def search_run(config:Config, people:RunPeople, context:RunContext)->dict|None: # parts of the record; None: stopped before the end
     "Search a policy. policy.json, policy.csv, history.csv and noise.csv are written beside the record."
     warmups = context.work/config.scale/'warm-ups' if EXPERIMENTS[config.experiment].serves == 'injected shifts' else None
-    searcher = Searcher(config, people.train, context.work_folder(config), warmups, progress=context.progress)
+    searcher = Searcher(config, people.train, context.work_folder(config), warmups, progress=context.progress, val=people.search)
     searcher.resume(context.restart)
     if not searcher.run(seconds=context.seconds): return None
     if not is_main(): return dict(metrics={}, cost={})
@@ -183,12 +185,17 @@ def write_person_tables(config:Config, context:RunContext, val:Pack, found:Predi
     for file, rows in {PEOPLE: by_person(val, found), BREAKDOWN: breakdown_rows(val, found), **more}.items(): write_rows(folder/file, rows)
     return folder
 
-def under_shift(shift:str, model:nn.Module, config:Config, people:RunPeople, device, folder:Path)->dict: # '<metric>/<shift>'
-    "Metrics on the held-out people under an injected shift. people-<shift>.csv is written beside the record."
-    there = replace(people, val=shifted(people.val, shift))
-    metrics, found = measure_val(model, config, there, device)
-    write_rows(folder/people_file(shift), by_person(there.val, found))
-    return {f'{k}/{shift}': v for k, v in without_joints(metrics).items()}
+def under_shifts(model:nn.Module, config:Config, people:RunPeople, device, folder:Path)->dict: # '<metric>/<shift>', '<metric>/<shift>/search'
+    "Metrics on the held-out and the search people under `evaluation.shifts`. people-<shift>.csv is written beside the record."
+    every = {}
+    for shift in config.evaluation.shifts:
+        for end, pack in (('', people.val), ('/search', people.search)):
+            if pack is None: continue
+            there = replace(people, val=shifted(pack, shift))
+            metrics, found = measure_val(model, config, there, device)
+            every |= {f'{k}/{shift}{end}': v for k, v in without_joints(metrics).items()}
+            if not end: write_rows(folder/people_file(shift), by_person(there.val, found))
+    return every
 
 # %% ../../nbs/runs/72_runners.ipynb #aa359588
 def initial_weights_file(config:Config, context:RunContext)->Path|None: # .safetensors
@@ -222,7 +229,7 @@ def train_run(config:Config, people:RunPeople, context:RunContext)->dict|None: #
     if people.search is not None:
         there, _ = measure_val(model, config, replace(people, val=people.search), trainer.device)
         metrics |= {f'{k}/search': v for k, v in without_joints(there).items()}
-    for shift in config.evaluation.shifts: metrics |= under_shift(shift, model, config, people, trainer.device, folder)
+    metrics |= under_shifts(model, config, people, trainer.device, folder)
     write_whole(folder/'policy.json', json.dumps(policy.to_json(), indent=1) + '\n')
     write_predictions(config, people, context, found, model)
     cost = dict(steps=trainer.step_done, **size_of(model, config), wall_s=trainer.seconds,
@@ -333,37 +340,67 @@ def calibration_run(config:Config, people:RunPeople, context:RunContext)->dict:
     return dict(metrics=dict(agreement=agreement(snapshot)), cost=dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start))
 
 def step_search_run(config:Config, people:RunPeople, context:RunContext)->dict:
-    "Policy from the scores of T training steps at the trained network. `snapshot_s` is what that training took."
+    "Policy from the scores of `search.criterion` at the trained network. `snapshot_s` is what that training took."
     start, T = time.perf_counter(), config.search.inner_steps
     trained = trained_weights(config, context)
     model = make_network(config, len(people.skeleton), trained)
-    rows = score_operations(Snapshot(config, model, people), tuple((o.name, SCORED['m']) for o in DADA15), (T,))
-    policy = policy_from_scores({r['operation']: r['score'] for r in rows if r['criterion'] == f'{T} steps'})
+    many = config.search.criterion == 'steps'                            # T steps, or a criterion of Eq. (12)
+    rows = score_operations(Snapshot(config, model, people), tuple((o.name, SCORED['m']) for o in DADA15), (T,) if many else (), 0 if many else 4)
+    used = f'{T} steps' if many else config.search.criterion
+    policy = policy_from_scores({r['operation']: r['score'] for r in rows if r['criterion'] == used})
     folder = clear_results(context, config)
     write_rows(folder/SCORES, rows)
     write_whole(folder/'policy.json', json.dumps(policy.to_json(), indent=1) + '\n')
     before = read_record(record_folder(context.root, config.model_copy(update=dict(experiment=EXPERIMENTS[config.experiment].needs[0]))))
-    return dict(metrics=dict(entropy=policy.entropy()), cost=dict(steps=T*(len(DADA15) + 1), **size_of(model, config),
+    return dict(metrics=dict(entropy=policy.entropy()), cost=dict(steps=T*(len(DADA15) + 1) if many else 0, **size_of(model, config),
                 wall_s=time.perf_counter() - start, snapshot_s=before['cost']['wall_s']))
+
+# %% ../../nbs/runs/72_runners.ipynb #e81117d9
+def shifts_run(config:Config, people:RunPeople, context:RunContext)->dict:
+    "Metrics of the trained network under every shift of `evaluation.shifts`."
+    start, device = time.perf_counter(), 'cuda' if torch.cuda.is_available() else 'cpu'
+    model = make_network(config, len(people.skeleton), trained_weights(config, context)).to(device)
+    metrics = under_shifts(model, config, people, device, clear_results(context, config))
+    return dict(metrics=metrics, cost=dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start))
+
+def oracle_run(config:Config, people:RunPeople, context:RunContext)->dict|None: # parts of the record; None: stopped before the end
+    "Search by full trainings. trainings.csv and the best policy are written beside the record."
+    start, work = time.perf_counter(), context.work_folder(config)
+    settings, state = random_settings(config.search.policies, config.seed), work/f'trainings-{config.hash[:12]}.json'
+    work.mkdir(parents=True, exist_ok=True)
+    if context.restart: state.unlink(missing_ok=True)
+    def train(policy, seed): # -> PCK@0.2 on the search people; None: out of time
+        if context.seconds and time.perf_counter() - start > context.seconds: return None
+        run = config.model_copy(update=dict(seed=seed))
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            trainer = Trainer(run, make_network(run, len(people.skeleton)), people.train, RandAugment(**policy), folder, progress=context.progress)
+            trainer.fit()
+            return measure_val(trainer.unwrapped(), run, replace(people, val=people.search), trainer.device)[0]['PCK@0.2']
+    if (rows := search_by_trainings(settings, train, state)) is None: return None
+    best, folder = ranking(rows)[0], clear_results(context, config)
+    write_rows(folder/'trainings.csv', [dict(r, N=p['N'], m=p['m'], without=' '.join(p['without'])) for r in rows for p in (settings[r['policy']],)])
+    write_whole(folder/'policy.json', json.dumps(RandAugment(**settings[best]).to_json(), indent=1) + '\n')
+    cost = dict(steps=len(rows)*config.training.steps, **size_of(make_network(config, len(people.skeleton)), config), wall_s=time.perf_counter() - start)
+    return dict(metrics={'PCK@0.2/search': float(np.mean([r['score'] for r in rows if r['policy'] == best]))}, cost=cost)
 
 # %% ../../nbs/runs/72_runners.ipynb #5794b438
 RUNNERS = dict(search=search_run, train=train_run, trivial=trivial_run, boxes=boxes_run, recipe_ablation=recipe_ablation_run,
              detected=detected_run, other_data=other_data_run, calibration=calibration_run,
-               step_search=step_search_run)
+               step_search=step_search_run, oracle=oracle_run, shifts=shifts_run)
 
 def check_needs(config:Config, context:RunContext)->None:
     "InputError for a run whose input cannot be used, before anything is rendered, packed or trained."
     kind = EXPERIMENTS[config.experiment].kind
     check_source(config.data)
-    if kind == 'search' and config.data.search_people:
-        raise InputError('has no effect on this search, whose validation split is half of the training people', 'leave it at 0', config.experiment, field='data.search_people')
-    if kind in ('calibration', 'step_search') and not config.data.search_people:
-        raise InputError('is 0; the scores need people apart from the training', 'ask for some, for example --set data.search_people=400', config.experiment, field='data.search_people')
+    if kind == 'search' and config.data.search_people and config.search.images:
+        raise InputError('has no effect on a search whose validation split is data.search_people', 'set it to null', config.experiment, field='search.images')
+    if kind in ('calibration', 'step_search', 'oracle') and not config.data.search_people:
+        raise InputError('is 0; this needs people apart from the training', 'ask for some, for example --set data.search_people=400', config.experiment, field='data.search_people')
     if kind == 'detected' and config.evaluation.boxes is None:
         raise InputError('is missing', 'name the JSON file of a detector\'s boxes, for example --set evaluation.boxes=FILE',
                          config.experiment, field='evaluation.boxes')
     if kind == 'other_data': other_data_folder(config, OTHER_DATA[config.experiment][0])
-    if kind in ('boxes', 'recipe_ablation', 'detected', 'other_data', 'calibration', 'step_search'): trained_weights(config, context)
+    if kind in ('boxes', 'recipe_ablation', 'detected', 'other_data', 'calibration', 'step_search', 'shifts'): trained_weights(config, context)
     elif kind == 'train':
         initial_weights_file(config, context)
         policy_of(config, context.root)

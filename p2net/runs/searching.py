@@ -14,18 +14,19 @@ import numpy as np, torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
+from ..da2.controls import IdentityPolicy
 from ..da2.operations import DADA15, POSE16
 from ..da2.policy import Noise, Policy
 from ..da2.extensions import ExtendedSearch
 from ..network.losses import pose_loss, refined_l2
 from ..errors import InputError
-from ..people.pack import Batches, Pack, halves
+from ..people.pack import Batches, Pack, digest, halves
 from ..progress import Progress
 from .checkpoints import loading, run_label, read_state, same_run, write_state
 from .config import Config, SearchConfig
 from .data import base_draws, crop_people, generator, targets
 from .processes import any_rank_out_of_time, is_main, mean_over_ranks, rank_and_count, rank_slice, synchronise_batchnorm
-from .shifts import shift_draws
+from .shifts import shifted
 from .training import autocast, make_network
 
 # %% auto #0
@@ -69,10 +70,13 @@ def validation_loss(model:nn.Module, batch:tuple[Tensor, Tensor, Tensor])->Tenso
 # %% ../../nbs/runs/60_searching.ipynb #8e91aeb0
 class SearchBatches:
     "People of each search step, a function of the seed and the step; with several processes, the part of this one."
-    def __init__(self, config:Config, pack:Pack, device:str|torch.device='cpu'):
+    def __init__(self, config:Config, pack:Pack, # training people
+                 device:str|torch.device='cpu', val:Pack|None=None): # `val`: validation split; None: half of the training people
         self.config, self.pack, self.device = config, pack, device
         self.rank, self.processes = rank_and_count()
-        self.train_rows, self.val_rows = halves(pack, config.seed, config.search.images)
+        self.train_rows, val_rows = halves(pack, config.seed, config.search.images) if val is None else (np.arange(len(pack)), None)
+        self.val = pack.take(val_rows) if val is None else val
+        if config.search.shift: self.val = shifted(self.val, config.search.shift, config.seed)
         self.people = min(config.search.batch, len(self.train_rows))                # of a training batch, over all processes
 
     def rows(self, people:np.ndarray, step:int, seed:int)->tuple[np.ndarray, slice]: # rows of the pack; which of the batch's they are
@@ -87,17 +91,18 @@ class SearchBatches:
         flip, scale = base_draws(len(rows)*self.processes, self.config.training, gen)
         return SearchBatch(rows, flip[part], scale[part])
 
-    def clean(self, rows:np.ndarray, shift:str|None=None)->tuple[Tensor, Tensor, Tensor]: # x, heatmaps, weights
-        "Crops of these people without policy and mirror, under an injected shift."
-        x, joints, visibility = crop_people(self.pack, rows, *shift_draws(shift, rows, self.config.seed))
-        target = targets(joints, visibility, self.pack.input_size, self.config.training.sigma)
+    def clean(self, pack:Pack, rows:np.ndarray)->tuple[Tensor, Tensor, Tensor]: # x, heatmaps, weights
+        "Crops of these people without policy and mirror."
+        clean = IdentityPolicy()
+        x, joints, visibility = crop_people(pack, rows, clean.sample(len(rows), torch.Generator()), clean.operations)
+        target = targets(joints, visibility, pack.input_size, self.config.training.sigma)
         return x.contiguous(memory_format=torch.channels_last).to(self.device), *(t.to(self.device) for t in target)
 
     def validation_batch(self, step:int)->tuple[Tensor, Tensor, Tensor]:
-        return self.clean(self.rows(self.val_rows, step, self.config.seed + 1)[0], self.config.search.shift)
+        return self.clean(self.val, self.rows(np.arange(len(self.val)), step, self.config.seed + 1)[0])
 
     def clean_train_batch(self, step:int)->tuple[Tensor, Tensor, Tensor]|None: # None without search.project
-        return self.clean(self.rows(self.train_rows, step, self.config.seed + 2)[0]) if self.config.search.project else None
+        return self.clean(self.pack, self.rows(self.train_rows, step, self.config.seed + 2)[0]) if self.config.search.project else None
 
     def generator_of(self, what:str, step:int)->torch.Generator:
         "Source of the policy's noise at `step`: another stream in each process."
@@ -148,13 +153,15 @@ SEARCH_STATE = dict(step=int, seconds=(int, float), warmup_seconds=(int, float),
 
 class SearchRun:
     "Network, policy and progress of a search, in memory and in its state file."
-    def __init__(self, config:Config, pack:Pack, # the people that the search may see
-                 work:str|Path): # folder of the state file
+    def __init__(self, config:Config, pack:Pack, # training people
+                 work:str|Path, # folder of the state file
+                 val:Pack|None=None): # see `SearchBatches`
         self.config, self.pack, self.file = config, pack, Path(work)/'search.pt'
+        self.people = pack.fingerprint if val is None else digest(pack.fingerprint, val.fingerprint)
         self.device, self.policy = PartialState().device, make_policy(config.search)
         self.model = synchronise_batchnorm(search_network(config, len(pack.skeleton)).to(self.device), self.device)
         self.augment = PeopleAugment(pack, self.policy.operations, config.training.sigma, self.device)
-        self.batches, self.search = SearchBatches(config, pack, self.device), make_search(config, self.model, self.policy, self.augment)
+        self.batches, self.search = SearchBatches(config, pack, self.device, val), make_search(config, self.model, self.policy, self.augment)
         self.step_done, self.rows, self.history = 0, [], []     # rows: of policy.csv
         self.resumed, self.restarted = [], False                # from_steps, at_step of each extension
         self.seconds = self.warmup_seconds = 0.                 # so far; of them in the warm-up
@@ -162,7 +169,7 @@ class SearchRun:
     def save(self)->None:
         "Write the state file. Nothing but process 0 writes."
         if is_main(): write_state(self.file, dict(
-            config_hash=self.config.hash, config=self.config.model_dump(mode='json'), people=self.pack.fingerprint,
+            config_hash=self.config.hash, config=self.config.model_dump(mode='json'), people=self.people,
             step=self.step_done, seconds=self.seconds, warmup_seconds=self.warmup_seconds, resumed=self.resumed,
             rows=self.rows, history=self.history, search=self.search.state_dict(), model=self.model.state_dict()))
 
@@ -172,7 +179,7 @@ class SearchRun:
         if restart: self.file.unlink(missing_ok=True)
         if not self.file.exists(): return False
         state, may_grow = read_state(self.file, SEARCH_STATE, self.device), None if self.config.search.milestones else 'search.steps'
-        extended = same_run(state, self.config, may_grow, self.file, dict(people=self.pack.fingerprint))
+        extended = same_run(state, self.config, may_grow, self.file, dict(people=self.people))
         with loading(self.file):
             self.model.load_state_dict(state['model'])
             self.search.load_state_dict(state['search'])
@@ -217,7 +224,7 @@ class SharedWarmup:
     def __init__(self, folder:Path, run:SearchRun):
         s, fields = run.config.search, ('operations', 'sub_policies', 'batch', 'lr', 'images', 'warmup_steps', 'optimizer', 'momentum', 'weight_decay',
                                         'from_scratch', 'noise')
-        depends = run.config.model_dump(mode='json', include={'seed', 'network', 'training'}) | {'people': run.pack.fingerprint}
+        depends = run.config.model_dump(mode='json', include={'seed', 'network', 'training'}) | {'people': run.people}
         depends |= dict(search=s.model_dump(mode='json', include=set(fields)),
                         rates=[search_learning_rate(step, s) for step in range(s.warmup_steps)])
         self.file = folder/f'{hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]}.pt'
@@ -266,8 +273,9 @@ class Searcher(SearchRun):
     "The experiment `search`: warm-up, then the bi-level search, to the last step."
     def __init__(self, config:Config, pack:Pack, work:str|Path, # as `SearchRun` takes them
                  warmups:str|Path|None=None, # folder of shared warm-ups; None: not shared
-                 progress:bool=True): # show a bar
-        super().__init__(config, pack, work)
+                 progress:bool=True, # show a bar
+                 val:Pack|None=None):
+        super().__init__(config, pack, work, val)
         self.warmup = SharedWarmup(Path(warmups), self) if warmups and config.search.warmup_steps else None
         self.progress = progress
 
