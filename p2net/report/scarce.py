@@ -44,7 +44,11 @@ POLICY_ROWS = (
     PolicyRow('random policies', ('random',)),
     grid_row('TrivialAugment, tuned', 'trivialaugment'),
     grid_row('RandAugment, tuned', 'randaugment'),
-    PolicyRow('pairs from T-step scores', ('da2-steps',)))
+    PolicyRow('DA², as printed', ('da2-printed',)),
+    PolicyRow('DA², default', ('da2',)),
+    PolicyRow('pairs from scores of Eq. 12', ('da2-one-step',)),
+    PolicyRow('pairs from T-step scores', ('da2-steps',)),
+    PolicyRow('search by full trainings', ('oracle',)))
 
 def control_text(experiment:str)->str: # of a grid, without 'scarce-': 'randaugment-2-30'
     "Settings of a control as text: 'N=2, m=0.3'."

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +19,9 @@ from .presets import PRESETS
 # %% auto #0
 __all__ = ['BASELINES', 'TABLE_EXPERIMENTS', 'ABLATION_EXPERIMENTS', 'OTHER_DATA', 'ON_REQUEST', 'SHIFT_SUMMARIES',
            'MEASURED_SHIFTS', 'VARIANTS', 'SHIFT_SEARCHES', 'SHIFT_TRAININGS', 'CONTROL_EXPERIMENTS', 'EPOCHS', 'GRIDS',
-           'CALIBRATED', 'STAGES', 'CALIBRATION', 'SEARCHES', 'SCARCE_SHIFTS', 'SCARCE', 'EXPERIMENTS', 'APART', 'MAIN',
-           'READ_BY', 'Experiment', 'seed_needed', 'Variant', 'scarce', 'scarce_grid', 'calibration_name', 'in_order',
-           'data_name', 'experiment_config']
+           'CALIBRATED', 'STAGES', 'CALIBRATION', 'SEARCHES', 'CURVE', 'CURVE_POLICIES', 'SCARCE_SHIFTS', 'SCARCE',
+           'EXPERIMENTS', 'APART', 'MAIN', 'READ_BY', 'Experiment', 'seed_needed', 'Variant', 'scarce', 'scarce_grid',
+           'calibration_name', 'in_order', 'data_name', 'experiment_config']
 
 # %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
@@ -216,6 +216,18 @@ def _shift_experiments(shifts):
         yield scarce(f'shifted-{control}', f'{control} measured under the shifts', 'injected shifts', '', (f'scarce-{control}',), 'shifts',
                      policy='identity', evaluation=dict(shifts=tuple(s for s in shifts if s != 'none')))
 
+CURVE = (100, 500, 1000, 2000)                   # training people of the learning curves, beside 200
+CURVE_POLICIES = ('identity', 'frozen', 'randaugment-2-30', 'trivialaugment-wide', 'da2-steps')
+
+def _learning_curves():
+    "The steps of 200 people and 128 epochs with other numbers of training people; the searched policy is that of 200 people."
+    same = {e.name: e for e in (scarce('identity', '', '', policy='identity'), scarce('frozen', '', '', policy='frozen'), *scarce_grid('randaugment'), *scarce_grid('trivialaugment'), *_searches(''))}
+    for people in CURVE:
+        for policy in CURVE_POLICIES:
+            e = same[f'scarce-{policy}']
+            yield replace(e, name=f'scarce-people-{people}-{policy}', what=f'{policy}, {people} people, 800 steps', serves='learning curves',
+                          changes=merge(e.changes, dict(data=dict(train_people=people))))
+
 SCARCE_SHIFTS = ('none', *MEASURED_SHIFTS, 'blurred')
 SCARCE = (*(e for end in EPOCHS for e in (
               scarce('identity', 'no policy', 'Table IV', end, policy='identity'),
@@ -223,7 +235,7 @@ SCARCE = (*(e for end in EPOCHS for e in (
               scarce('random', 'a random policy', 'Table IV', end, policy='random'),
               *(e for policy in GRIDS for e in scarce_grid(policy, end)),
               *_searches(end))),
-          *CALIBRATION, *_shift_experiments(SCARCE_SHIFTS))
+          *CALIBRATION, *_learning_curves(), *_shift_experiments(SCARCE_SHIFTS))
 
 # %% ../../nbs/runs/70_experiments.ipynb #1428fa0e
 EXPERIMENTS = {e.name: e for e in (*TABLE_EXPERIMENTS, *ON_REQUEST, *ABLATION_EXPERIMENTS, *BASELINES, *CONTROL_EXPERIMENTS, *SHIFT_SEARCHES, *SHIFT_TRAININGS, *SCARCE)}
