@@ -52,6 +52,7 @@ class DataConfig(Strict):
     train_people: Count|None = 1100                     # people rendered, or at most taken from the folder; None: all
     val_people: Count|None = 300                        # the same for the held-out ones
     search_people: Annotated[int, Field(ge=0, le=10**9)] = 0  # kept apart from the training people to choose settings of controls and to score operations
+    search_source: str|None = None                      # folder of photographs whose training people are the search people; None: those of `source`
     pool: Count|None = None                             # people rendered for training and search together; None: train_people + search_people
     render_seed: Seed = 0                               # seed of the rendered people, apart from the run's
     input_size: tuple[Side, Side] = (96, 72)            # (H, W) of the network's input, pixels, C-95
@@ -185,6 +186,7 @@ class EvaluationConfig(Strict):
     boxes: str|None = None  # JSON of a detector's boxes, for the experiment 'detected', C-111
     other_data: str|None = None                         # folder of another data set, for 'lsp-test' and similar experiments (runs.other_data)
     shifts: tuple[Shift, ...] = ()                      # injected shifts under which the held-out people are evaluated as well
+    elsewhere: tuple[str, ...] = ()                     # folders of other data sets, for experiments of kind 'elsewhere'
 
 class Config(Strict):
     "All settings of a run, as its record stores them."

@@ -20,13 +20,13 @@ from ..people.heatmaps import default_sigma, joint_weights, render_heatmaps
 from ..people.pack import Pack, build_pack, digest, pack_folder
 from ..people.person import People
 from ..rendering.render import RenderConfig, render_people, rendered_folder
-from ..people.skeleton import Skeleton
+from ..people.skeleton import Skeleton, convert
 from .config import DataConfig, TrainingConfig
 
 # %% auto #0
 __all__ = ['generator', 'RunPeople', 'say_on_stderr', 'notes_of', 'say_notes', 'check_source', 'render_settings',
-           'rendered_fingerprint', 'people_folder', 'pack_people', 'split_people', 'load_people', 'base_draws',
-           'crop_people', 'targets']
+           'rendered_fingerprint', 'people_folder', 'pack_people', 'to_network_skeleton', 'split_people', 'load_people',
+           'base_draws', 'crop_people', 'targets']
 
 # %% ../../nbs/runs/30_data.ipynb #b4121b66
 def generator(*key:int|str, # what is drawn: (seed, 'training', step)
@@ -45,10 +45,12 @@ class RunPeople:
     name: str                       # 'rendered', 'coco', 'mpii', 'lsp', 'lspet'
     notes: dict = field(default_factory=dict) # split -> left_out, corrected: reason -> count
     search: Pack|None = None        # people on whom settings are chosen and operations are scored; None: none are kept apart
+    search_name: str|None = None    # data set of the search people, where it is another one
 
     def describe(self)->dict: # split -> name, people, fingerprint, and what was left out or corrected
         "Description of the data for the record."
-        return {split: dict(name=self.name, people=len(pack), fingerprint=pack.fingerprint, **self.notes.get(split, {}))
+        names = dict(search=self.search_name or self.name)
+        return {split: dict(name=names.get(split, self.name), people=len(pack), fingerprint=pack.fingerprint, **self.notes.get(split, {}))
                 for split, pack in (('train', self.train), ('search', self.search), ('val', self.val)) if pack is not None}
 
 def say_on_stderr(line:str)->None:
@@ -73,10 +75,12 @@ def check_source(data:DataConfig)->None:
     if data.source == 'rendered' and None in (data.train_people, data.val_people):
         raise InputError('there are no rendered people at this scale', "name the folder of a data set, for example --data ../coco "
                          "(COCO's, MPII's or LSP's layout)", field='data.source:')
+    if data.search_source and not data.search_people:
+        raise InputError('is 0, so no people are taken from data.search_source', 'say how many', field='data.search_people')
 
 def render_settings(data:DataConfig)->RenderConfig:
     "Settings of the rendered people of `data`. InputError where the pool is too small."
-    pool = data.train_people + data.search_people
+    pool = data.train_people + (0 if data.search_source else data.search_people)
     if data.pool is not None and data.pool < pool:
         raise InputError(f'is {data.pool}, fewer than the people for training and search together', f'ask for {pool} or more', field='data.pool')
     return RenderConfig(train=data.pool or pool, val=data.val_people, seed=data.render_seed)
@@ -105,10 +109,17 @@ def pack_people(people:People, skeleton:Skeleton, data:DataConfig, cache:Path|No
     return replace(pack, annotations=people.annotations)
 
 # %% ../../nbs/runs/30_data.ipynb #a310fe73
+def to_network_skeleton(pack:Pack, skeleton:Skeleton)->Pack: # the network's skeleton
+    "The same people with the joints of the network's skeleton."
+    joints, visibility = convert(pack.joints, pack.visibility, pack.skeleton, skeleton)
+    if not visibility.any():
+        raise InputError(f"people of skeleton {pack.skeleton.name!r} have no joint that {skeleton.name!r} has")
+    return replace(pack, joints=joints, visibility=visibility, skeleton=skeleton)
+
 def split_people(found, data:DataConfig)->dict[str, People]: # `found`: of `find_people`; split -> people
     "People for training, of the search's validation split if it is kept apart, and held-out. InputError where too few photographs are left."
     pool, search = found.train(), {}
-    if data.search_people:
+    if data.search_people and not data.search_source:
         search = dict(search=pool.first(data.search_people, from_end=True))
         if len(search['search']) >= len(pool):
             raise InputError(f'is {data.search_people}, which leaves none of the {len(pool)} people for training', 'ask for fewer', field='data.search_people')
@@ -122,14 +133,19 @@ def load_people(data:DataConfig,
                 say=say_on_stderr, # takes a line about rows left out or corrected
                )->RunPeople:
     "All splits as packs, from the cache if they are there. InputError for files that cannot be used."
-    found, packs, notes = find_people(people_folder(data, cache, progress)), {}, {}
-    for split, people in split_people(found, data).items():
-        packs[split] = pack_people(people, found.skeleton, data, cache, progress)
-        if data.source == 'rendered': packs[split] = replace(packs[split], fingerprint=rendered_fingerprint(data, split, len(people)))
+    found, packs, notes, other = find_people(people_folder(data, cache, progress)), {}, {}, None
+    splits = {split: (found, people) for split, people in split_people(found, data).items()}
+    if data.search_source:
+        other = find_people(data.search_source)
+        splits['search'] = other, other.train().first(data.search_people)
+    for split, (folder, people) in splits.items():
+        packs[split] = pack_people(people, folder.skeleton, data, cache, progress)
+        if folder is other: packs[split] = to_network_skeleton(packs[split], found.skeleton)
+        elif data.source == 'rendered': packs[split] = replace(packs[split], fingerprint=rendered_fingerprint(data, split, len(people)))
         tallies = notes_of(people, packs[split])
         say_notes(split, len(people), tallies, say)
         notes[split] = {name: tally.counts() for name, tally in tallies.items()}
-    return RunPeople(packs['train'], packs['val'], found.skeleton, 'rendered' if data.source == 'rendered' else found.kind, notes, packs.get('search'))
+    return RunPeople(packs['train'], packs['val'], found.skeleton, 'rendered' if data.source == 'rendered' else found.kind, notes, packs.get('search'), other and other.kind)
 
 # %% ../../nbs/runs/30_data.ipynb #87706f7a
 def base_draws(n:int, # people

@@ -19,9 +19,9 @@ from .presets import PRESETS
 # %% auto #0
 __all__ = ['BASELINES', 'TABLE_EXPERIMENTS', 'ABLATION_EXPERIMENTS', 'OTHER_DATA', 'ON_REQUEST', 'SHIFT_SUMMARIES',
            'MEASURED_SHIFTS', 'VARIANTS', 'SHIFT_SEARCHES', 'SHIFT_TRAININGS', 'CONTROL_EXPERIMENTS', 'EPOCHS', 'GRIDS',
-           'CALIBRATED', 'STAGES', 'CALIBRATION', 'SEARCHES', 'CURVE', 'CURVE_POLICIES', 'SCARCE_SHIFTS', 'SCARCE',
-           'EXPERIMENTS', 'APART', 'MAIN', 'READ_BY', 'Experiment', 'seed_needed', 'Variant', 'scarce', 'scarce_grid',
-           'calibration_name', 'in_order', 'data_name', 'experiment_config']
+           'CALIBRATED', 'STAGES', 'CALIBRATION', 'SEARCHES', 'SCARCE_SHIFTS', 'CURVE', 'CURVE_POLICIES', 'PHOTOGRAPHS',
+           'SCARCE', 'EXPERIMENTS', 'APART', 'MAIN', 'READ_ON_REQUEST', 'Experiment', 'seed_needed', 'Variant',
+           'scarce', 'scarce_grid', 'calibration_name', 'in_order', 'data_name', 'experiment_config']
 
 # %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Experiment:
     at: dict = field(default_factory=dict)  # scale -> further changes
     fixed: dict = field(default_factory=dict)    # changes that --set cannot override
     once: bool = False                      # its run of seed 0 serves the other experiments of every seed
+    reads: tuple[str, ...] = ()             # settings of `READ_ON_REQUEST` that it reads; with the others they have no effect
 
     def changes_at(self, scale:str)->dict: return merge(self.changes, self.at.get(scale, {}))
 
@@ -89,8 +90,8 @@ OTHER_DATA = { # name -> kind of data set, experiment whose weights are evaluate
           'lsp-test-random-init': ('lsp', 'random-init', "LSP's 1,000 test people")}
 ON_REQUEST = (
     Experiment('detected', "p2net evaluated in a detector's boxes: evaluation.boxes", 'detected', 'detection files',
-               needs=('p2net',)),
-    *(Experiment(name, f"{needs} evaluated on {who}: evaluation.other_data", 'other_data', 'LSP', needs=(needs,))
+               needs=('p2net',), reads=('evaluation.boxes',)),
+    *(Experiment(name, f"{needs} evaluated on {who}: evaluation.other_data", 'other_data', 'LSP', needs=(needs,), reads=('evaluation.other_data',))
       for name, (_, needs, who) in OTHER_DATA.items()),
     _ablation('rendered-init', 'P²Net initialised with the weights of p2net trained on rendered people', 'LSP',
               training=dict(init='rendered')),
@@ -162,12 +163,12 @@ GRIDS = { # policy -> name of the setting -> fields of `control`
     'hand-made': {f'{rotation}-{round(100*scale)}': dict(rotation=rotation, scale=scale)
                   for rotation, scale in ((10, .1), (15, .2), (20, .25), (30, .3), (45, .35))}}  # the last is HRNet's
 
-def scarce(name, what, serves, end='', needs=(), kind='train', once=False, **changes):
+def scarce(name, what, serves, end='', needs=(), kind='train', once=False, reads=(), **changes):
     "An experiment on 200 people."
     regime = dict(data=dict(train_people=200, search_people=400, pool=2400, val_people=1000),
                   training=dict(steps=25*EPOCHS[end]//4, validate_every=None))
     small = dict(tiny=dict(network=dict(base_channels=16, width=32)))
-    return Experiment(f'scarce{end}-{name}', f'{what}, 200 people, {EPOCHS[end]} epochs', kind, serves, merge(regime, changes), needs, small, once=once)
+    return Experiment(f'scarce{end}-{name}', f'{what}, 200 people, {EPOCHS[end]} epochs', kind, serves, merge(regime, changes), needs, small, once=once, reads=reads)
 
 def scarce_grid(policy, end=''):
     "A control with each of its settings."
@@ -205,6 +206,9 @@ def _searches(end):
         yield scarce(name, f'search: {what}', 'Table IV', end, tuple(f'scarce{end}-{need}' for need in needs), kind, kind == 'oracle', policy='identity', **changes)
         yield scarce(training, f'policy found by: {what}', 'Table IV', end, (f'scarce{end}-{name}',), policy='searched')
 
+# %% ../../nbs/runs/70_experiments.ipynb #19bd63dc
+SCARCE_SHIFTS = ('none', *MEASURED_SHIFTS, 'blurred')
+
 def _shift_experiments(shifts):
     "On 200 people: a search for each shift, the training with its policy, the controls measured under every shift."
     for shift in shifts:
@@ -216,6 +220,7 @@ def _shift_experiments(shifts):
         yield scarce(f'shifted-{control}', f'{control} measured under the shifts', 'injected shifts', '', (f'scarce-{control}',), 'shifts',
                      policy='identity', evaluation=dict(shifts=tuple(s for s in shifts if s != 'none')))
 
+# %% ../../nbs/runs/70_experiments.ipynb #cd117559
 CURVE = (100, 500, 1000, 2000)                   # training people of the learning curves, beside 200
 CURVE_POLICIES = ('identity', 'frozen', 'randaugment-2-30', 'trivialaugment-wide', 'da2-steps')
 
@@ -228,7 +233,20 @@ def _learning_curves():
             yield replace(e, name=f'scarce-people-{people}-{policy}', what=f'{policy}, {people} people, 800 steps', serves='learning curves',
                           changes=merge(e.changes, dict(data=dict(train_people=people))))
 
-SCARCE_SHIFTS = ('none', *MEASURED_SHIFTS, 'blurred')
+# %% ../../nbs/runs/70_experiments.ipynb #ee20e083
+def _photographs():
+    "A search on photographs, the training with its policy, and networks of 200 rendered people measured on photographs."
+    source = ('data.search_source',)
+    yield scarce('photographs-search', 'scores of T training steps on photographs: data.search_source', 'photographs', '', ('scarce-identity',), 'step_search',
+                 reads=source, policy='identity')
+    yield scarce('photographs', 'policy found on photographs', 'photographs', '', ('scarce-photographs-search',), policy='searched')
+    for policy in ('identity', 'frozen', *(f'{policy}-{setting}' for policy in ('randaugment', 'trivialaugment') for setting in GRIDS[policy]), 'da2-steps', 'photographs'):
+        yield scarce(f'elsewhere-{policy}', f'{policy} measured on photographs: evaluation.elsewhere', 'photographs', '', (f'scarce-{policy}',), 'elsewhere',
+                     reads=('evaluation.elsewhere', *source), policy='identity')
+
+PHOTOGRAPHS = tuple(_photographs())
+
+# %% ../../nbs/runs/70_experiments.ipynb #c2b9ae18
 SCARCE = (*(e for end in EPOCHS for e in (
               scarce('identity', 'no policy', 'Table IV', end, policy='identity'),
               scarce('frozen', 'the start policy', 'Table IV', end, policy='frozen'),
@@ -238,8 +256,8 @@ SCARCE = (*(e for end in EPOCHS for e in (
           *CALIBRATION, *_learning_curves(), *_shift_experiments(SCARCE_SHIFTS))
 
 # %% ../../nbs/runs/70_experiments.ipynb #1428fa0e
-EXPERIMENTS = {e.name: e for e in (*TABLE_EXPERIMENTS, *ON_REQUEST, *ABLATION_EXPERIMENTS, *BASELINES, *CONTROL_EXPERIMENTS, *SHIFT_SEARCHES, *SHIFT_TRAININGS, *SCARCE)}
-APART = tuple(e.name for e in ON_REQUEST)        # in no group
+EXPERIMENTS = {e.name: e for e in (*TABLE_EXPERIMENTS, *ON_REQUEST, *ABLATION_EXPERIMENTS, *BASELINES, *CONTROL_EXPERIMENTS, *SHIFT_SEARCHES, *SHIFT_TRAININGS, *SCARCE, *PHOTOGRAPHS)}
+APART = tuple(e.name for e in (*ON_REQUEST, *PHOTOGRAPHS))        # in no group
 MAIN = tuple(e.name for e in TABLE_EXPERIMENTS)
 
 # %% ../../nbs/runs/70_experiments.ipynb #ea93b44e
@@ -279,8 +297,10 @@ def experiment_config(name:str, # of the list
     if source != 'rendered': overrides = (f'data.source={json.dumps(str(source))}', *overrides)
     config = make_config(scale, file, overrides, preset, **changes)
     if EXPERIMENTS[name].fixed: config = Config(**merge(config.model_dump(), EXPERIMENTS[name].fixed))
-    unread = {field: None for field, kind in READ_BY.items() if EXPERIMENTS[name].kind != kind}
-    return config.model_copy(update=dict(data=config.data.model_copy(update=dict(name=data_name(config.data.source))),
-                                         evaluation=config.evaluation.model_copy(update=unread)))
+    idle = {'data': dict(name=data_name(config.data.source)), 'evaluation': {}}
+    for setting, default in READ_ON_REQUEST.items():
+        section, field = setting.split('.')
+        if setting not in EXPERIMENTS[name].reads: idle[section][field] = default
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=fields) for section, fields in idle.items()})
 
-READ_BY = dict(boxes='detected', other_data='other_data')   # field of `evaluation` -> the kind of experiment that reads it
+READ_ON_REQUEST = {'evaluation.boxes': None, 'evaluation.other_data': None, 'evaluation.elsewhere': (), 'data.search_source': None} # and the value without effect

@@ -22,9 +22,8 @@ from .evaluating import Predictions, torsos
 from .record import write_rows
 
 # %% auto #0
-__all__ = ['NORMALISED_POSES', 'KEPT_PEOPLE', 'load_other_data', 'other_data_folder', 'to_network_skeleton',
-           'to_dataset_skeleton', 'random_people', 'write_normalised_poses', 'read_normalised_poses',
-           'draw_normalised_poses']
+__all__ = ['NORMALISED_POSES', 'KEPT_PEOPLE', 'load_other_data', 'other_data_folder', 'to_dataset_skeleton', 'random_people',
+           'write_normalised_poses', 'read_normalised_poses', 'draw_normalised_poses']
 
 # %% ../../nbs/runs/65_other_data.ipynb #3dd6088f
 def load_other_data(config:Config, # evaluation.other_data
@@ -51,13 +50,6 @@ def other_data_folder(config:Config, kind:str|None=None): # -> PeopleFolder
     return found
 
 # %% ../../nbs/runs/65_other_data.ipynb #18b07d8b
-def to_network_skeleton(pack:Pack, skeleton:Skeleton)->Pack: # the network's skeleton
-    "The same people with the joints of the network's skeleton."
-    joints, visibility = convert(pack.joints, pack.visibility, pack.skeleton, skeleton)
-    if not visibility.any():
-        raise InputError(f"people of skeleton {pack.skeleton.name!r} have no joint that {skeleton.name!r} has")
-    return replace(pack, joints=joints, visibility=visibility, skeleton=skeleton)
-
 def to_dataset_skeleton(pack:Pack, # with its own skeleton
              found:Predictions, # in the network's
              skeleton:Skeleton, # the network's

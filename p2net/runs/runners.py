@@ -21,18 +21,19 @@ from ..evaluation.pck import mean_pose, place_pose
 from ..people.folder import find_people
 from ..people.pack import Pack
 from ..people.person import transform
+from ..people.skeleton import Skeleton
 from ..da2.operations import DADA15
 from .calibration import SCORED, Snapshot, agreement, policy_from_scores, score_operations
 from .checkpoints import save_weights
 from .config import Config, DataConfig
-from .data import RunPeople, check_source, load_people, notes_of, pack_people, people_folder, say_notes
+from .data import RunPeople, check_source, load_people, notes_of, pack_people, people_folder, say_notes, to_network_skeleton
 from .evaluating import (BREAKDOWN, Predictions, ablate_recipe, box_quality, boxes_summary, breakdown_rows, by_person, coco_columns,
                                    measure, measure_boxes, predict, results_of, to_image, write_examples, write_with_truth)
 from .experiments import CALIBRATED, EXPERIMENTS, OTHER_DATA, seed_needed
 from .initial_weights import init_summary, load_matching_weights
 from .noise_band import write_noise
 from .oracle import random_settings, ranking, search_by_trainings
-from .other_data import (NORMALISED_POSES, load_other_data, other_data_folder, to_dataset_skeleton, to_network_skeleton,
+from .other_data import (NORMALISED_POSES, load_other_data, other_data_folder, to_dataset_skeleton,
                                    write_normalised_poses)
 from .processes import is_main, rank_and_count
 from .record import (environment, make_record, peak_memory_mib, read_record, read_rows, record_folder,
@@ -46,8 +47,9 @@ __all__ = ['CONTROLS', 'SCORES', 'RUNNERS', 'searched_policy', 'most_likely', 'm
            'size_of', 'measure_val', 'without_joints', 'clear_results', 'remove_state', 'extension', 'search_run',
            'file_sha', 'write_predictions', 'write_person_tables', 'under_shifts', 'initial_weights_file',
            'load_initial_weights', 'train_run', 'trivial_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run',
-           'recipe_ablation_run', 'boxes_of', 'detected_run', 'write_evaluation', 'other_data_run', 'calibration_run',
-           'step_search_run', 'shifts_run', 'oracle_run', 'check_needs', 'holds_result', 'run_experiment']
+           'recipe_ablation_run', 'boxes_of', 'detected_run', 'write_evaluation', 'predict_elsewhere', 'elsewhere_run',
+           'other_data_run', 'calibration_run', 'step_search_run', 'shifts_run', 'oracle_run', 'check_needs',
+           'holds_result', 'run_experiment']
 
 # %% ../../nbs/runs/72_runners.ipynb #40c2cb94
 def searched_policy(root:Path, config:Config)->Path: # policy.json
@@ -313,14 +315,35 @@ def write_evaluation(results:list[dict], pack:Pack, config:Config, context:RunCo
     return write_with_truth(results, pack, folder/f'person_keypoints_{Path(pack.annotations.path).stem.rpartition("_")[2]}_p2net_results.json')
 
 # %% ../../nbs/runs/72_runners.ipynb #6f0c2d1e
+def predict_elsewhere(model:nn.Module, pack:Pack, config:Config, skeleton:Skeleton, # the network's
+                      device)->tuple[Pack, Predictions]:
+    "People of another data set and the predictions for them, both in its skeleton."
+    predicted = predict(model, to_network_skeleton(pack, skeleton), config.evaluation, config.training.sigma, device)
+    return to_dataset_skeleton(pack, predicted, skeleton)
+
+def elsewhere_run(config:Config, people:RunPeople, context:RunContext)->dict:
+    "Metrics of the trained network on the search people and on the held-out people of every folder of `evaluation.elsewhere`."
+    start, device = time.perf_counter(), 'cuda' if torch.cuda.is_available() else 'cpu'
+    model = make_network(config, len(people.skeleton), trained_weights(config, context)).to(device)
+    metrics, _ = measure_val(model, config, replace(people, val=people.search), device)
+    metrics, elsewhere, folder = {f'{k}/search': v for k, v in without_joints(metrics).items()}, {}, clear_results(context, config)
+    for path in config.evaluation.elsewhere:
+        there = config.model_copy(update=dict(evaluation=config.evaluation.model_copy(update=dict(other_data=path))))
+        pack, about = load_other_data(there, None, context.cache, context.progress)
+        seen, found = predict_elsewhere(model, pack, config, people.skeleton, device)
+        write_rows(folder/people_file(about['name']), by_person(seen, found))
+        metrics |= {f"{k}/{about['name']}": v for k, v in without_joints(measure(seen, found)).items()}
+        elsewhere[about['name']] = about
+    cost = dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start)
+    return dict(metrics=metrics, cost=cost, elsewhere=elsewhere)
+
 def other_data_run(config:Config, people:RunPeople, context:RunContext)->dict:
     "Metrics of the trained network, and of the mean pose of its training people, on another data set."
     start, device = time.perf_counter(), 'cuda' if torch.cuda.is_available() else 'cpu'
     pack, about = load_other_data(config, OTHER_DATA[config.experiment][0], context.cache, context.progress)
     there = replace(people, val=to_network_skeleton(pack, people.skeleton))
     model = make_network(config, len(people.skeleton), trained_weights(config, context))
-    predicted = predict(model.to(device), there.val, config.evaluation, config.training.sigma, device)
-    val, found = to_dataset_skeleton(pack, predicted, people.skeleton)
+    val, found = predict_elsewhere(model.to(device), pack, config, people.skeleton, device)
     baseline = measure(*to_dataset_skeleton(pack, mean_pose_predictions(there), people.skeleton))
     folder = write_person_tables(config, context, val, found)
     write_normalised_poses(folder/NORMALISED_POSES, val, found)
@@ -386,7 +409,7 @@ def oracle_run(config:Config, people:RunPeople, context:RunContext)->dict|None: 
 # %% ../../nbs/runs/72_runners.ipynb #5794b438
 RUNNERS = dict(search=search_run, train=train_run, trivial=trivial_run, boxes=boxes_run, recipe_ablation=recipe_ablation_run,
              detected=detected_run, other_data=other_data_run, calibration=calibration_run,
-               step_search=step_search_run, oracle=oracle_run, shifts=shifts_run)
+               step_search=step_search_run, oracle=oracle_run, shifts=shifts_run, elsewhere=elsewhere_run)
 
 def check_needs(config:Config, context:RunContext)->None:
     "InputError for a run whose input cannot be used, before anything is rendered, packed or trained."
@@ -400,7 +423,12 @@ def check_needs(config:Config, context:RunContext)->None:
         raise InputError('is missing', 'name the JSON file of a detector\'s boxes, for example --set evaluation.boxes=FILE',
                          config.experiment, field='evaluation.boxes')
     if kind == 'other_data': other_data_folder(config, OTHER_DATA[config.experiment][0])
-    if kind in ('boxes', 'recipe_ablation', 'detected', 'other_data', 'calibration', 'step_search', 'shifts'): trained_weights(config, context)
+    for setting in EXPERIMENTS[config.experiment].reads:
+        section, field = setting.split('.')
+        if not (folders := getattr(getattr(config, section), field)):
+            raise InputError('is missing', f'name it, for example --set {setting}=' + ('[data/lspet]' if field == 'elsewhere' else 'data/lspet'), config.experiment, field=setting)
+        if field != 'boxes': [find_people(folder) for folder in (folders if isinstance(folders, tuple) else (folders,))]
+    if kind in ('boxes', 'recipe_ablation', 'detected', 'other_data', 'calibration', 'step_search', 'shifts', 'elsewhere'): trained_weights(config, context)
     elif kind == 'train':
         initial_weights_file(config, context)
         policy_of(config, context.root)
@@ -431,7 +459,7 @@ def run_experiment(config:Config, context:RunContext)->dict: # the record, as th
     status = 'stopped' if parts is None else 'complete'
     parts = parts or dict(metrics={}, cost={})
     parts['cost'] |= dict(peak_memory_mib=peak_memory_mib(), **({'processes': rank_and_count()[1]} if rank_and_count()[1] > 1 else {}))
-    data |= {k: parts.pop(k) for k in ('boxes', 'val') if k in parts}                # other boxes, or another data set
+    data |= {k: parts.pop(k) for k in ('boxes', 'val', 'elsewhere') if k in parts}                # other boxes, or other data sets
     record = make_record(config, status, data, machine, **parts)
     if is_main():
         write_record(context.root, record)
