@@ -19,12 +19,12 @@ __all__ = ['PEOPLE', 'RECALLS', 'AP_THRESHOLDS', 'POWER', 'people_file', 'read_p
 # %% ../../nbs/evaluation/70_bootstrap.ipynb #96c21983
 PEOPLE = 'people.csv'
 
-def people_file(shift:str|None=None)->str: # an injected shift of the test images; None: without
+def people_file(shift:str|None=None)->str: # an injected shift of the test images, or another data set; None: the held-out people as they are
     "Name of the file beside a record with one row for each person of the test set."
     return PEOPLE if shift is None else f'people-{shift}.csv'
 
 def read_people(folder:str|Path, # of a record
-                shift:str|None=None, # injected into the test images
+                shift:str|None=None, # as in `people_file`
                )->pd.DataFrame|None: # one row for each person; None: the record has no such file
     "Rows of a run's `people.csv`. ValueError if it lacks the ids."
     path = Path(folder)/people_file(shift)

@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt, pandas as pd
 
 from ..errors import InputError
-from ..evaluation.bootstrap import PEOPLE, Interval, difference
+from ..evaluation.bootstrap import Interval, difference, people_file
 from ..plotting import WIDTH
 from .claims import records_folder
 from .statistics import check_comparable, resampled
@@ -57,7 +57,7 @@ def control_text(experiment:str)->str: # of a grid, without 'scarce-': 'randaugm
     return ', '.join(k if v is True else f'{k}={v:g}' for k, v in control.items())
 
 # %% ../../nbs/report/27_scarce.ipynb #2e1ef6bc
-CHOICE = 'PCK@0.2/search'                   # by which a setting is chosen
+CHOICE = 'PCK@0.2/search'                   # by which a setting is chosen, measured where the rows are compared on the held-out people as they are
 
 def scarce_runs(folder:str|Path|None=None, # of records; None: the repository's
                 end:str='', # of the regime, a key of EPOCHS
@@ -71,24 +71,27 @@ def scarce_runs(folder:str|Path|None=None, # of records; None: the repository's
 
 def chosen_runs(runs:pd.DataFrame, # of `scarce_runs`
                 row:PolicyRow,
+                choice:str=CHOICE, # metric by which a setting is chosen
                )->pd.DataFrame: # one run for each seed, indexed by it
     "The run of each seed that represents a row. Seeds without all settings are left out."
     if not len(runs): return runs
     mine = runs[runs.experiment.str.replace(r'^scarce(-\d+)?-', '', regex=True).isin(row.experiments)]
     whole = mine.groupby('seed').experiment.nunique() == len(row.experiments)
     mine = mine[mine.seed.isin(whole.index[whole])]
-    if not row.tuned: return mine.set_index('seed').sort_index()
-    if mine[CHOICE].isna().any(): raise InputError(f'{row.name}: a record has no {CHOICE}', 'measure the run on the search people')
-    return mine.loc[mine.groupby('seed')[CHOICE].idxmax()].set_index('seed').sort_index()
+    if not row.tuned or not len(mine): return mine.set_index('seed').sort_index()
+    if choice not in mine or mine[choice].isna().any(): raise InputError(f'{row.name}: a record has no {choice}', 'measure the run on the search people')
+    return mine.loc[mine.groupby('seed')[choice].idxmax()].set_index('seed').sort_index()
 
 # %% ../../nbs/report/27_scarce.ipynb #aee3d784
 def row_difference(a:pd.DataFrame, b:pd.DataFrame, # of `chosen_runs`
-                   metric:str='PCK@0.2')->Interval|None: # None without a common seed
+                   metric:str='PCK@0.2',
+                   on:str|None=None, # shift or data set on which they are compared; None: the held-out people as they are
+                  )->Interval|None: # None without a common seed
     "Difference a - b on common seeds, resampled over images and, where there are several, seeds."
     seeds = a.index.intersection(b.index) if len(a) and len(b) else []
     if not len(seeds): return None
     check_comparable(pd.concat([a.loc[seeds], b.loc[seeds]]).reset_index())
-    return difference(*([resampled(side.folder[s], (side.folder[s]/PEOPLE).stat().st_mtime_ns, metric) for s in seeds] for side in (a, b)))
+    return difference(*([resampled(side.folder[s], (side.folder[s]/people_file(on)).stat().st_mtime_ns, metric, on) for s in seeds] for side in (a, b)))
 
 def common_seeds(chosen:dict[str, pd.DataFrame])->dict[str, pd.DataFrame]: # name of a row -> runs, one for each seed
     "Only the seeds that every row with runs has, so that all rows have the same n."
@@ -101,15 +104,18 @@ def policy_table(folder:str|Path|None=None, # of records; None: the repository's
                  reference:str='no policy', # name of a row
                  metric:str='PCK@0.2',
                  rows:tuple[PolicyRow, ...]=POLICY_ROWS,
+                 choice:str=CHOICE, # as in `chosen_runs`
+                 on:str|None=None, # as in `row_difference`
                 )->pd.DataFrame: # policy, settings, n, mean, sd, delta, low, high, detectable; percent and points
     "A row for each policy that has runs, with its difference from the reference, on the seeds that all these rows have."
     runs = scarce_runs(folder, end, rows)
-    chosen, out = common_seeds({row.name: chosen_runs(runs, row) for row in rows}), []
+    chosen, out = common_seeds({row.name: chosen_runs(runs, row, choice) for row in rows}), []
+    column = f'{metric}/{on}' if on else metric
     for row in rows:
         mine = chosen[row.name]
         if not len(mine): continue
-        x, values = row_difference(mine, chosen[reference], metric) if row.name != reference else None, 100*mine[metric]
-        settings = mine.experiment.str.removeprefix(f'scarce{end}-').value_counts() if row.tuned else {}
+        x, values = row_difference(mine, chosen[reference], metric, on) if row.name != reference else None, 100*mine[column]
+        settings = mine.experiment.str.replace(rf'^scarce{end}-(?:shifted-|elsewhere-)?', '', regex=True).value_counts() if row.tuned else {}
         of = [100*v for v in (x.delta, x.low, x.high, x.detectable)] if x else [float('nan')]*4
         out.append((row.name, '; '.join(f'{control_text(name)} ({count})' for name, count in settings.items()), len(mine), values.mean(), values.std(ddof=1), *of))
     return pd.DataFrame(out, columns=['policy', 'settings', 'n', 'mean', 'sd', 'delta', 'low', 'high', 'detectable'])

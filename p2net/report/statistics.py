@@ -97,9 +97,11 @@ INTERVALS = ('AP', 'AP50', 'AP75', 'AR', 'PCK@0.2', 'PCKh@0.5')    # metrics tha
 @lru_cache(1024)
 def resampled(folder:Path, # of a record
               time:int, # of its people.csv: a new file is read again
-              metric:str)->Resampled|None: # None: the file has no such column
+              metric:str,
+              shift:str|None=None, # as in `read_people`
+             )->Resampled|None: # None: the file has no such column
     "A metric of a run on bootstrap samples of the images, read once."
-    people = read_people(folder)
+    people = read_people(folder, shift)
     return resample(people, metric) if ('matches' if metric.startswith(('AP', 'AR')) else metric) in people else None
 
 def gain_interval(runs:pd.DataFrame, # of `load_runs`

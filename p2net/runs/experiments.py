@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ..da2.controls import RANDAUGMENT13
 from ..da2.operations import DADA15
 from ..errors import InputError
 from ..people.folder import find_people
@@ -19,9 +20,9 @@ from .presets import PRESETS
 # %% auto #0
 __all__ = ['BASELINES', 'TABLE_EXPERIMENTS', 'ABLATION_EXPERIMENTS', 'OTHER_DATA', 'ON_REQUEST', 'SHIFT_SUMMARIES',
            'MEASURED_SHIFTS', 'VARIANTS', 'SHIFT_SEARCHES', 'SHIFT_TRAININGS', 'CONTROL_EXPERIMENTS', 'EPOCHS', 'GRIDS',
-           'CALIBRATED', 'STAGES', 'CALIBRATION', 'SEARCHES', 'SCARCE_SHIFTS', 'CURVE', 'CURVE_POLICIES', 'PHOTOGRAPHS',
-           'SCARCE', 'EXPERIMENTS', 'APART', 'MAIN', 'READ_ON_REQUEST', 'Experiment', 'seed_needed', 'Variant',
-           'scarce', 'scarce_grid', 'calibration_name', 'in_order', 'data_name', 'experiment_config']
+           'CALIBRATED', 'STAGES', 'CALIBRATION', 'SEARCHES', 'EXPECTED', 'SCARCE_SHIFTS', 'CURVE', 'CURVE_POLICIES',
+           'PHOTOGRAPHS', 'SCARCE', 'EXPERIMENTS', 'APART', 'MAIN', 'READ_ON_REQUEST', 'Experiment', 'seed_needed',
+           'Variant', 'scarce', 'scarce_grid', 'calibration_name', 'in_order', 'data_name', 'experiment_config']
 
 # %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
@@ -207,7 +208,13 @@ def _searches(end):
         yield scarce(training, f'policy found by: {what}', 'Table IV', end, (f'scarce{end}-{name}',), policy='searched')
 
 # %% ../../nbs/runs/70_experiments.ipynb #19bd63dc
-SCARCE_SHIFTS = ('none', *MEASURED_SHIFTS, 'blurred')
+EXPECTED = {'dark': ('brightness',), 'turned': ('rotate',), 'inverted': ('invert',), 'moved': ('translate_x', 'translate_y'), 'blurred': ('sharpness',)} # shift -> operations
+SCARCE_SHIFTS = ('none', *EXPECTED)
+
+def _expected(operations):
+    "Policy and control that apply these operations alone."
+    if len(operations) == 1: return dict(policy='single-operation', control=dict(operation=operations[0], m=1.))
+    return dict(policy='randaugment', control=dict(N=len(operations), m=.9, without=[o for o in RANDAUGMENT13 if o not in operations]))
 
 def _shift_experiments(shifts):
     "On 200 people: a search for each shift, the training with its policy, the controls measured under every shift."
@@ -215,10 +222,11 @@ def _shift_experiments(shifts):
         yield scarce(f'shift-{shift}-search', f'scores of T training steps, search people {shift}', 'injected shifts', '', ('scarce-identity',), 'step_search',
                      policy='identity', search=dict(shift=None if shift == 'none' else shift))
         yield scarce(f'shift-{shift}', f'policy found for search people {shift}', 'injected shifts', '', (f'scarce-shift-{shift}-search',), policy='searched',
-                     evaluation=dict(shifts=() if shift == 'none' else (shift,)))
+                     evaluation=dict(shifts=tuple(EXPECTED) if shift == 'none' else (shift,)))
+        if shift != 'none': yield scarce(f'expected-{shift}', f"{' and '.join(EXPECTED[shift])} alone", 'injected shifts', evaluation=dict(shifts=(shift,)), **_expected(EXPECTED[shift]))
     for control in ('identity', 'frozen', *(f'{policy}-{setting}' for policy in ('randaugment', 'trivialaugment') for setting in GRIDS[policy])):
         yield scarce(f'shifted-{control}', f'{control} measured under the shifts', 'injected shifts', '', (f'scarce-{control}',), 'shifts',
-                     policy='identity', evaluation=dict(shifts=tuple(s for s in shifts if s != 'none')))
+                     policy='identity', evaluation=dict(shifts=tuple(EXPECTED)))
 
 # %% ../../nbs/runs/70_experiments.ipynb #cd117559
 CURVE = (100, 500, 1000, 2000)                   # training people of the learning curves, beside 200

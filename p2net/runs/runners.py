@@ -375,7 +375,8 @@ def step_search_run(config:Config, people:RunPeople, context:RunContext)->dict:
     write_rows(folder/SCORES, rows)
     write_whole(folder/'policy.json', json.dumps(policy.to_json(), indent=1) + '\n')
     before = read_record(record_folder(context.root, config.model_copy(update=dict(experiment=EXPERIMENTS[config.experiment].needs[0]))))
-    return dict(metrics=dict(entropy=policy.entropy()), cost=dict(steps=T*(len(DADA15) + 1) if many else 0, **size_of(model, config),
+    shares = {f'share/{k}': v for k, v in policy.shares().items()}
+    return dict(metrics=dict(entropy=policy.entropy(), **shares), cost=dict(steps=T*(len(DADA15) + 1) if many else 0, **size_of(model, config),
                 wall_s=time.perf_counter() - start, snapshot_s=before['cost']['wall_s']))
 
 # %% ../../nbs/runs/72_runners.ipynb #e81117d9
