@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..da2.controls import IdentityPolicy, SingleOperation, UniformMagnitude
 from ..da2.extensions import orthogonal_component
 from ..da2.operations import DADA15
-from ..da2.policy import P_END, Policy, bounded_log
+from ..da2.policy import M_END, P_END, Policy, bounded_log, bounded_logit
 from ..da2.search import central_difference, norm, restored, trainable_weights
 from ..people.pack import Batches
 from .config import Config
@@ -23,7 +23,7 @@ from .shifts import shifted
 
 # %% auto #0
 __all__ = ['SCORED', 'Snapshot', 'gradient', 'search_gradient', 'clean_gradient', 'view_derivatives', 'losses_after', 'agreement',
-           'score_operations', 'policy_from_scores']
+           'score_operations', 'best_magnitudes', 'policy_from_scores']
 
 # %% ../../nbs/runs/66_calibration.ipynb #0bc0595d
 class Snapshot:
@@ -153,9 +153,16 @@ def score_operations(snapshot:Snapshot,
     return rows
 
 # %% ../../nbs/runs/66_calibration.ipynb #7e8a2a4f
-SCORED = dict(p=.8, m=.6)                   # probability and largest magnitude at which operations are scored for a search
+SCORED = dict(p=.8, m=.6)                   # probability, and largest magnitude, at which operations are scored for a search
+
+def best_magnitudes(rows:list[dict], # of `score_operations`
+                    criterion:str)->tuple[dict[str, float], dict[str, float]]: # operation -> highest score, its magnitude
+    "The best score of each operation over its magnitudes."
+    rows = sorted((r for r in rows if r['criterion'] == criterion), key=lambda r: r['score'])              # the best last
+    return {r['operation']: r['score'] for r in rows}, {r['operation']: r['m'] for r in rows}
 
 def policy_from_scores(scores:dict[str, float], # operation of DADA15 -> score
+                       magnitudes:dict[str, float]|None=None, # operation -> largest magnitude; None: that of `SCORED`
                       )->UniformMagnitude:
     "Policy whose pairs are as likely as the product of their positive scores; without any positive score nothing is applied."
     policy = Policy(DADA15, 'pairs', **SCORED)
@@ -165,4 +172,7 @@ def policy_from_scores(scores:dict[str, float], # operation of DADA15 -> score
     with torch.no_grad():
         if good.any(): policy.pi_logits.copy_(bounded_log(weight/weight.sum()))
         policy.p_logits[good[policy.table] <= 0] = -P_END
+        if magnitudes:
+            m = torch.tensor([magnitudes[o.name] if o.has_magnitude else SCORED['m'] for o in policy.operations])
+            policy.m_logits.copy_(bounded_logit(m, M_END)[policy.table])
     return UniformMagnitude.of(policy)

@@ -17,9 +17,10 @@ from .presets import PRESETS
 
 # %% auto #0
 __all__ = ['Positive', 'Fraction', 'Count', 'Seed', 'Side', 'Shift', 'PolicyName', 'Switch', 'HAS', 'SCALES', 'SHORT', 'Strict',
-           'DataConfig', 'NetworkConfig', 'ControlConfig', 'SearchConfig', 'TrainingConfig', 'EvaluationConfig',
-           'Config', 'merge', 'brief', 'problem_of', 'source_of', 'settings_error', 'recorded_config', 'flatten',
-           'differences', 'list_changes', 'option', 'parse_override', 'read_settings', 'make_config', 'in_sections']
+           'DataConfig', 'NetworkConfig', 'ControlConfig', 'ScoreConfig', 'SearchConfig', 'TrainingConfig',
+           'EvaluationConfig', 'Config', 'merge', 'brief', 'problem_of', 'source_of', 'settings_error',
+           'recorded_config', 'flatten', 'differences', 'list_changes', 'option', 'parse_override', 'read_settings',
+           'make_config', 'in_sections']
 
 # %% ../../nbs/runs/10_config.ipynb #8d5312b1
 class Strict(BaseModel):
@@ -106,8 +107,16 @@ class ControlConfig(Strict):
     operation: str|None = None                          # single-operation: its name
     seed: Seed|None = None                              # random: of the policy; None: that of the run
 
+# %% ../../nbs/runs/10_config.ipynb #403939eb
+class ScoreConfig(Strict):
+    "Searches that are not bi-level: by scores of operations at a trained network (runs.calibration), by full trainings (runs.oracle)."
+    criterion: Literal['steps', 'one-step', 'projected'] = 'steps'      # of a score: T training steps, or Eq. 12
+    inner_steps: Count = 100                            # T
+    magnitudes: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (.6,)    # largest magnitudes at which operations are scored
+    policies: Count = 16                                # in the first round of the search by full trainings
+
 # %% ../../nbs/runs/10_config.ipynb #3e18dd14
-class SearchConfig(Strict):
+class SearchConfig(ScoreConfig):
     "The bi-level search, III.A.3; C-24 to C-60."
     operations: Literal['dada15', 'pose16'] = 'dada15'  # C-01
     sub_policies: Literal['pairs', 'singles'] = 'pairs' # K = 105 or 15, C-03
@@ -135,9 +144,6 @@ class SearchConfig(Strict):
     batch: Annotated[Count, Field(ge=2)] = 32           # people per step, training and validation each
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 200  # with the start policy, before the policy moves
     steps: Count = 150                                  # of the policy
-    inner_steps: Count = 100                            # T of Eq. (9) in the search by scores (runs.calibration)
-    criterion: Literal['steps', 'one-step', 'projected'] = 'steps'      # of the search by scores: T steps, or Eq. 12
-    policies: Count = 16                                # in the first round of the search by full trainings (runs.oracle)
     log_every: Count = 5                                # steps between two entries of policy.csv
     shift: Shift|None = None                            # injected into the images of the search's validation split
     images: Count|None = None                           # number of random training images whose people the search uses, C-52; None: all

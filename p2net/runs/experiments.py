@@ -199,6 +199,7 @@ SEARCHES = { # search -> kind, description, what it needs, experiment trained wi
     'search': ('search', 'DA² as it is by default', (), 'da2', dict(search=dict(tied=True, project=True, compared=1.))),
     'one-step-search': ('step_search', 'scores of Eq. (12) at an over-fitted network', ('identity',), 'da2-one-step', dict(search=dict(criterion='one-step'))),
     'step-search': ('step_search', 'scores of T training steps', ('identity',), 'da2-steps', {}),
+    'magnitude-search': ('step_search', 'scores of T training steps at three magnitudes', ('identity',), 'da2-magnitudes', dict(search=dict(inner_steps=50, magnitudes=(.3, .6, .9)))),
     'oracle-search': ('oracle', 'full trainings', (), 'oracle', {})}
 
 def _searches(end):

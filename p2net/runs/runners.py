@@ -23,7 +23,7 @@ from ..people.pack import Pack
 from ..people.person import transform
 from ..people.skeleton import Skeleton
 from ..da2.operations import DADA15
-from .calibration import SCORED, Snapshot, agreement, policy_from_scores, score_operations
+from .calibration import Snapshot, agreement, best_magnitudes, policy_from_scores, score_operations
 from .checkpoints import save_weights
 from .config import Config, DataConfig
 from .data import RunPeople, check_source, load_people, notes_of, pack_people, people_folder, say_notes, to_network_skeleton
@@ -365,18 +365,17 @@ def calibration_run(config:Config, people:RunPeople, context:RunContext)->dict:
 def step_search_run(config:Config, people:RunPeople, context:RunContext)->dict:
     "Policy from the scores of `search.criterion` at the trained network. `snapshot_s` is what that training took."
     start, T = time.perf_counter(), config.search.inner_steps
-    trained = trained_weights(config, context)
-    model = make_network(config, len(people.skeleton), trained)
+    model = make_network(config, len(people.skeleton), trained_weights(config, context))
     many = config.search.criterion == 'steps'                            # T steps, or a criterion of Eq. (12)
-    rows = score_operations(Snapshot(config, model, people), tuple((o.name, SCORED['m']) for o in DADA15), (T,) if many else (), 0 if many else 4)
-    used = f'{T} steps' if many else config.search.criterion
-    policy = policy_from_scores({r['operation']: r['score'] for r in rows if r['criterion'] == used})
+    asked = [(o.name, m) for o in DADA15 for m in (config.search.magnitudes if o.has_magnitude else (1.,))]
+    rows = score_operations(Snapshot(config, model, people), asked, (T,) if many else (), 0 if many else 4)
+    policy = policy_from_scores(*best_magnitudes(rows, f'{T} steps' if many else config.search.criterion))
     folder = clear_results(context, config)
     write_rows(folder/SCORES, rows)
     write_whole(folder/'policy.json', json.dumps(policy.to_json(), indent=1) + '\n')
     before = read_record(record_folder(context.root, config.model_copy(update=dict(experiment=EXPERIMENTS[config.experiment].needs[0]))))
     shares = {f'share/{k}': v for k, v in policy.shares().items()}
-    return dict(metrics=dict(entropy=policy.entropy(), **shares), cost=dict(steps=T*(len(DADA15) + 1) if many else 0, **size_of(model, config),
+    return dict(metrics=dict(entropy=policy.entropy(), **shares), cost=dict(steps=T*(len(asked) + 1) if many else 0, **size_of(model, config),
                 wall_s=time.perf_counter() - start, snapshot_s=before['cost']['wall_s']))
 
 # %% ../../nbs/runs/72_runners.ipynb #e81117d9
