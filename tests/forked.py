@@ -1,18 +1,23 @@
-"""A process of its own for one call, forked from a server that has imported the libraries already: `import torch` and its
-like take most of the seconds of a short notebook, and there are many."""
+"""A process of its own for one call, forked from a server that has imported the libraries and this package already: `import torch` and
+its like take most of the seconds of a short notebook, and there are many."""
 import multiprocessing, os, traceback
 from multiprocessing import forkserver
+from pathlib import Path
 from unittest import mock
+
+ROOT = Path(__file__).resolve().parents[1]
 
 LIBRARIES = ('torch', 'anny', 'matplotlib.pyplot', 'pandas', 'seaborn', 'cv2', 'accelerate', 'pydantic', 'pycocotools.cocoeval',
              'execnb.shell', 'nbdev.process', 'nbdev.clean', 'nbdev.showdoc', 'pytest')
+OURS = tuple('.'.join(p.relative_to(ROOT).with_suffix('').parts) for p in sorted((ROOT/'p2net').rglob('*.py')) if not p.stem.startswith('_'))
 context = multiprocessing.get_context('forkserver')
 
 
 def start():
-    "The server, with the environment of now and one thread; what tests change in theirs later doesn't reach it."
-    context.set_forkserver_preload(list(LIBRARIES))
-    with mock.patch.dict(os.environ, OMP_NUM_THREADS='1', TQDM_DISABLE='1'): forkserver.ensure_running()
+    "The server, with the environment of now, one thread and this checkout; what tests change in theirs later doesn't reach it."
+    context.set_forkserver_preload([*LIBRARIES, *OURS])
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get('PYTHONPATH'))))
+    with mock.patch.dict(os.environ, OMP_NUM_THREADS='1', TQDM_DISABLE='1', PYTHONPATH=path): forkserver.ensure_running()
 
 
 def _answer(pipe, function, args):

@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.io import savemat
 
+from forked import forked
 from p2net.evaluation.bootstrap import read_people
+from p2net.people import matlab
 from p2net.people.folder import find_people
 from p2net.people.person import box_to_frame
 from p2net.people.skeleton import SKELETONS, convert
@@ -38,6 +40,23 @@ def as_lsp(folder, kind, people):
     return folder
 
 
+@pytest.fixture(autouse=True, scope='module')
+def reading_here():
+    "The files of joints are whole: no process for each reading."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matlab, 'read_in_subprocess', matlab.read_variables)
+        yield
+
+
+def render(data, cache):
+    "Folder of the rendered people. The workers are forks of this process, which has imported everything."
+    import kill
+    from p2net.rendering import render as rendering
+    rendering._start_worker = kill.Forked
+    rendering.get_studio()
+    return people_folder(data, cache, False)
+
+
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
     "Every run of the chain: rendered people, a folder to continue training on, a folder to evaluate on."
@@ -46,7 +65,7 @@ def runs(tmp_path_factory):
     run = lambda name, source='rendered', **changes: run_experiment(
         experiment_config(name, source=source, overrides=(*SMALL, *(f'{k}={v}' for k, v in changes.items()))), context)
     base = experiment_config('p2net', overrides=SMALL)
-    rendered = find_people(people_folder(base.data, context.cache, False))
+    rendered = find_people(forked(render, base.data, context.cache))
     crowd = [*rendered.train(), *rendered.val()][:10]
     sports, test = as_lsp(root/'sports', 'lspet', crowd), as_lsp(root/'test', 'lsp', crowd[::-1])
     others = {'evaluation.other_data': str(test)}
@@ -121,7 +140,7 @@ def test_naming_other_data_trains_nothing_again(runs):
         assert with_others.evaluation.other_data is None and is_done(context.root, with_others)
 
 
-def test_reproduce_does_what_is_missing(runs, tmp_path, monkeypatch):
+def test_reproduce_does_what_is_missing(runs, tmp_path):
     "From a network that is there: one run for the test, in the order of what it needs."
     _, context, sports, test = runs
     out = context.root.parent

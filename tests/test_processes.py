@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from test_cli import coco
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = [f'--set={s}' for s in ('training.steps=30', 'training.batch=4', 'training.warmup_steps=5', 'training.checkpoint_every=10', 'training.precision=fp32',
-                                   'network.width=16', 'network.base_channels=8', 'search.batch=8', 'search.warmup_steps=2', 'search.steps=2', 'search.sub_policies=singles')]
+SETTINGS = [f'--set={s}' for s in ('data.input_size=[64,48]', 'training.steps=30', 'training.batch=4', 'training.warmup_steps=5', 'training.checkpoint_every=10',
+                                   'training.precision=fp32', 'network.width=16', 'network.base_channels=8', 'search.batch=8', 'search.warmup_steps=2', 'search.steps=2', 'search.sub_policies=singles')]
 
 
 @pytest.fixture(scope='module')

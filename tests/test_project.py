@@ -108,6 +108,17 @@ def test_arrows_are_one_way(room):
         assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}; {room} may import {MAY_IMPORT[room] or 'nothing of ours'}"
 
 
+def test_modules_of_a_room_need_each_other_in_one_direction():
+    "Else an import would depend on what was imported before it."
+    from graphlib import TopologicalSorter
+    needs = {}
+    for file in (ROOT/'p2net').rglob('*.py'):
+        found = [n for n in ast.parse(file.read_text()).body if isinstance(n, ast.ImportFrom) and n.level]
+        targets = [(file.parents[n.level - 1], (n.module or a.name).split('.')) for n in found for a in n.names]
+        needs[file] = {path for folder, parts in targets if (path := folder.joinpath(*parts).with_suffix('.py')).exists()}
+    assert sum(map(len, needs.values())) > 100 and list(TopologicalSorter(needs).static_order())      # CycleError names the modules
+
+
 def test_package_imports_without_notebook_tools():
     "On a machine that trains, nbdev, fastcore, IPython and timm need not be there."
     code = ("import sys\nfor n in ('nbdev', 'fastcore', 'execnb', 'IPython', 'timm'): sys.modules[n] = None\n"

@@ -7,9 +7,12 @@ __all__ = ['COLOURS', 'RGB', 'limb_side', 'as_numpy', 'as_person', 'draw_person'
            'paint_joint', 'paint_person']
 
 # %% ../../nbs/people/90_drawing.ipynb #a9cd2455
+from itertools import product
+
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from .skeleton import Skeleton, check_joint_arrays
 
@@ -41,14 +44,14 @@ def draw_person(ax, # matplotlib axes, in the coordinates of the joints
                )->None:
     "Draw limbs and joints, left blue, right orange, occluded joints hollow."
     xy, vis = as_person(joints, visibility, skeleton)
-    for a, b in skeleton.limbs:
-        if not (vis[a] > 0 and vis[b] > 0): continue
-        for colour, width in (('#202020', 3.4), (COLOURS[limb_side(skeleton, a, b)], 2.2)):
-            ax.plot(*xy[[a, b]].T, '-', color=colour, lw=width*size, alpha=alpha, solid_capstyle='round', zorder=2)
-    for (x, y), v, side in zip(xy, vis, skeleton.sides):
-        if not v > 0: continue
-        fill, rim, wide = (COLOURS[side], '#202020', .6) if v > 1 else ('white', COLOURS[side], 1.6)
-        ax.plot(x, y, 'o', ms=5*size, mfc=fill, mec=rim, mew=wide*size, alpha=alpha, zorder=3)
+    limbs = [(a, b) for a, b in skeleton.limbs if vis[a] > 0 and vis[b] > 0]
+    colours = [c for a, b in limbs for c in ('#202020', COLOURS[limb_side(skeleton, a, b)])]       # edge and limb, limb by limb
+    ax.add_collection(LineCollection([xy[[a, b]] for a, b in limbs for _ in range(2)], colors=colours, linewidths=[3.4*size, 2.2*size]*len(limbs),
+                                     alpha=alpha, capstyle='round', zorder=2))
+    for side, shown in product(COLOURS, (True, False)):
+        dots = xy[(np.array(skeleton.sides) == side) & ((vis > 1) if shown else (vis > 0) & (vis <= 1))]
+        fill, rim, wide = (COLOURS[side], '#202020', .6) if shown else ('white', COLOURS[side], 1.6)
+        if len(dots): ax.plot(*dots.T, 'o', ms=5*size, mfc=fill, mec=rim, mew=wide*size, alpha=alpha, zorder=3)
 
 # %% ../../nbs/people/90_drawing.ipynb #134e470c
 def as_picture(image, # (H, W, 3) uint8, or (3, H, W) or (H, W, 3) float in [0, 1]; numpy or torch
