@@ -504,13 +504,19 @@ def step_memory(step: Callable, model: nn.Module, optimizer: torch.optim.Optimiz
     return held_bytes(model, optimizer) + peak_bytes(step)
 
 
+def search_steps(searcher: Searcher):
+    "As many steps as share one validation gradient."
+    for _ in range(searcher.config.search.val_every): bilevel_step(searcher, 0)
+
+
 def search_speeds(work: str, repeats: int, **search) -> tuple[dict[str, list[float]], dict[str, int]]:
-    "Seconds of each repeat and bytes: a step of each estimator, of the paired one with half of the batch compared, and a plain one."
-    variants = {'paired': dict(compared=1.), 'straight-through': dict(estimator='straight-through'), 'paired, half': dict(compared=.5)}
-    searchers = {name: make_searcher(work, **dict(estimator='paired') | variant | search) for name, variant in variants.items()}
+    "Seconds of each repeat and bytes: a step of each estimator, of the default search, and a plain one."
+    variants = {'paired': dict(compared=1., val_every=1), 'straight-through': dict(estimator='straight-through', val_every=1), 'default': {}}
+    searchers = {name: make_searcher(work, **variant | search) for name, variant in variants.items()}
     plain = PlainStep(searchers['paired'])
-    tasks = {name: partial(bilevel_step, s, 0) for name, s in searchers.items()} | dict(plain=plain)
+    tasks = {name: partial(search_steps, s) for name, s in searchers.items()} | dict(plain=plain)
     seconds = time_in_turn(tasks, repeats)
+    for name, s in searchers.items(): seconds[name] = [t/s.config.search.val_every for t in seconds[name]]
     memory = {'plain': step_memory(plain, plain.model, plain.optimizer)}
     plain.optimizer.state.clear()
     for name, s in searchers.items():
@@ -623,7 +629,7 @@ def all_ratios(deploy: dict, differ: dict, search: dict, memory: dict, loop: dic
     add('sampled_vs_crop', differ.get('sampled'), differ.get('crop'))
     add('sampled_forward_backward_vs_crop', differ.get('sampled, forward and backward'), differ.get('crop'))
     add('sampled_vs_kornia', fastest_of('sampled, forward and backward, kornia'), differ.get('sampled, forward and backward'))
-    for name, label in (('paired', ''), ('paired, half', '_half'), ('straight-through', '_straight_through')):
+    for name, label in (('paired', ''), ('default', '_default'), ('straight-through', '_straight_through')):
         add(f'search_step{label}_vs_plain', search[name], search['plain'])
         out[f'search_memory{label}_vs_plain'] = [memory[name]/memory['plain']]
     add('augmented_loop_vs_plain', loop['augmented'], loop['plain'])

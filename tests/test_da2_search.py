@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from p2net.da2 import ExtendedSearch, Paired, Policy, Search, augment
+from p2net.da2.extensions import AveragedSearch
 from p2net.da2.search import (central_difference, cyclic, exact_hypergradient, finite_difference, inner_step, norm, restored, trainable_weights,
                               validation_gradient)
 from p2net.runs.config import SearchConfig
@@ -251,10 +252,10 @@ def test_defaults_are_those_of_the_configuration():
     "A default that both a signature of `p2net.da2` and `SearchConfig` state is the same in both."
     names, compared = {'epsilon_scale': 'epsilon'}, set()
     config = {name: field.default for name, field in SearchConfig.model_fields.items()}
-    for cls in (Search, ExtendedSearch, Paired, Policy):
+    for cls in (Search, AveragedSearch, ExtendedSearch, Paired, Policy):
         for name, parameter in inspect.signature(cls).parameters.items():
             field = names.get(name, name)
             if parameter.default is parameter.empty or field not in config or field == 'operations': continue
             assert parameter.default == config[field], (cls.__name__, name, parameter.default, config[field])
             compared.add(field)
-    assert compared >= {'estimator', 'candidates', 'jitter', 'tau', 'epsilon', 'probe_mode', 'compared', 'tied', 'ema', 'decay', 'policy_lr', 'sub_policies'}
+    assert compared >= {'estimator', 'candidates', 'jitter', 'tau', 'epsilon', 'probe_mode', 'compared', 'tied', 'ema', 'val_every', 'decay', 'policy_lr', 'sub_policies'}

@@ -128,7 +128,8 @@ class SearchConfig(ScoreConfig):
     epsilon: Positive = .01                             # epsilon |v| of Eq. 12
     probe_mode: Literal['training', 'evaluation'] = 'evaluation'    # BatchNorm at omega+ and omega-, C-41
     val_mode: Literal['training', 'evaluation'] = 'evaluation'      # BatchNorm in the validation pass, C-44
-    compared: Annotated[float, Field(gt=0, le=1)] = .5  # fraction of the batch whose candidates are compared
+    compared: Annotated[float, Field(gt=0, le=1)] = .25 # fraction of the batch whose candidates are compared
+    val_every: Count = 2                                # steps for which a validation gradient is used
     project: bool = False                               # v: its component orthogonal to the gradient of clean training images
     tied: bool = False                                  # one p and m per operation, shared by all its sub-policies
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.       # of the validation gradient v over the steps; 0: this step's batch alone

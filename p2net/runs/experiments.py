@@ -134,7 +134,7 @@ VARIANTS = {'': Variant('singles'),
 def _shift_searches(end, variant):
     "Searches of one variant: one for each shift, and the control."
     search = dict(sub_policies=variant.sub_policies, steps=dict(singles=100, pairs=150)[variant.sub_policies], project=True,
-                  compared=1.)
+                  compared=1., val_every=1)
     for name, what in (_shifts | ({'tilted': 'rotated by up to 20°'} if end == '' else {})).items():
         yield Experiment(f'shift-{name}{end}', f'a search of {variant.space}, validation images {what}', 'search',
                          'injected shifts', dict(search=search | dict(shift=None if name == 'none' else name) | variant.changes))
@@ -196,7 +196,7 @@ CALIBRATION = (
 # %% ../../nbs/runs/70_experiments.ipynb #c5e45258
 SEARCHES = { # search -> kind, description, what it needs, experiment trained with the policy, changes
     'printed-search': ('search', "the paper's search", (), 'da2-printed', dict(search=PRESETS['paper']['search'] | dict(images=None, steps=400))),
-    'search': ('search', 'DA² as it is by default', (), 'da2', dict(search=dict(tied=True, project=True, compared=1.))),
+    'search': ('search', 'DA² as it is by default', (), 'da2', {}),
     'one-step-search': ('step_search', 'scores of Eq. (12) at an over-fitted network', ('identity',), 'da2-one-step', dict(search=dict(criterion='one-step'))),
     'step-search': ('step_search', 'scores of T training steps', ('identity',), 'da2-steps', {}),
     'magnitude-search': ('step_search', 'scores of T training steps at three magnitudes', ('identity',), 'da2-magnitudes', dict(search=dict(inner_steps=50, magnitudes=(.3, .6, .9)))),

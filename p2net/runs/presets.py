@@ -15,11 +15,11 @@ _halving = dict(lr=5e-4, weight_decay=1e-5, schedule='halving', halve_every=3600
 PRESETS = { # name -> settings above those of the scale
     'recommended': {},
     'paper': dict(search=dict(estimator='straight-through', optimizer='sgd', lr=.08, momentum=0., weight_decay=1e-4, milestones=[.7, .9], clip=None,
-                              from_scratch=True, compared=1., probe_mode='training', warmup_steps=0, batch=32, images=5000),
+                              from_scratch=True, compared=1., val_every=1, probe_mode='training', warmup_steps=0, batch=32, images=5000),
                   training=dict(alpha=10, **_halving)),
     'dada': dict(policy='top-25',
                  search=dict(estimator='straight-through', noise='batch', optimizer='sgd', lr=.1, momentum=.9, weight_decay=2e-4, policy_lr=.005,
-                             compared=1., probe_mode='training', val_mode='training', warmup_steps=0)),
+                             compared=1., val_every=1, probe_mode='training', val_mode='training', warmup_steps=0)),
     'cpn': dict(training=dict(alpha=8, **_halving)),
 }
 
@@ -39,6 +39,7 @@ STATEMENTS = tuple(Statement(*row) for row in (
     ('C-41', 'search.probe_mode', 'training', 'the training loss at both points of Eq. 12'),
     ('Eq. 12', 'search.project', False, 'the validation gradient itself'),
     ('Eq. 12', 'search.ema', 0., 'the validation gradient of this step'),
+    ('Eq. 12', 'search.val_every', 1, 'a validation gradient at every step'),
     ('Eq. 12', 'search.decay', 0., 'no decay of the policy'),
     ('III.A', 'search.tied', False, 'p and m of each sub-policy'),
     ('C-36', 'search.momentum', 0., 'plain gradient descent, Eq. 10'),

@@ -139,7 +139,7 @@ def make_search(config:Config, model:nn.Module, policy:Policy, augment:PeopleAug
     s = config.search
     return ExtendedSearch(model, policy, augment, partial(train_loss, alpha=config.training.alpha), validation_loss, search_optimizer(model, s),
                   policy_lr=s.policy_lr, estimator=s.estimator, candidates=s.candidates, jitter=s.jitter, epsilon_scale=s.epsilon,
-                  clip=s.clip, val_mode=s.val_mode, probe_mode=s.probe_mode, ema=s.ema, decay=s.decay, compared=s.compared,
+                  clip=s.clip, val_mode=s.val_mode, probe_mode=s.probe_mode, ema=s.ema, val_every=s.val_every, decay=s.decay, compared=s.compared,
                   reduce=mean_over_ranks)
 
 def search_network(config:Config, joints:int)->nn.Module:
