@@ -27,11 +27,12 @@ def leave_one_out(h:Tensor, # (n, M)
 def operation_t(draws:Draws, # of n*M candidates
                 advantage:Tensor, # (n, M), of `leave_one_out`
                 operations:int, # in the search space
-               )->Tensor: # (operations,); 0 where an operation is applied to no candidate
+               )->Tensor: # (operations,); 0 where an operation is applied to no candidate, and for a single image
     "t statistic of each operation: sum of the advantages of an image's candidates to which it is applied, mean over standard error across images."
     applied = torch.zeros(len(draws.op), operations, dtype=advantage.dtype, device=advantage.device)
     applied.scatter_add_(1, draws.op.to(applied.device), draws.on.to(applied)).clamp_(max=1)
     x = (advantage.reshape(-1, 1)*applied).view(*advantage.shape, operations).sum(1)                             # (n, operations)
+    if len(x) < 2: return torch.zeros_like(x[0])
     return x.mean(0)*len(x)**.5/x.std(0).clamp(min=1e-30)
 
 # %% ../../nbs/da2/45_extensions.ipynb #44d22e90
