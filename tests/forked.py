@@ -17,7 +17,9 @@ def start():
     "The server, with the environment of now, one thread and this checkout; what tests change in theirs later doesn't reach it."
     context.set_forkserver_preload([*LIBRARIES, *OURS])
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get('PYTHONPATH'))))
-    with mock.patch.dict(os.environ, OMP_NUM_THREADS='1', TQDM_DISABLE='1', PYTHONPATH=path): forkserver.ensure_running()
+    # a process that has threads must not be forked: their locks stay taken in the child
+    alone = dict(OMP_NUM_THREADS='1', OPENCV_FOR_THREADS_NUM='1', TQDM_DISABLE='1', PYTHONPATH=path)
+    with mock.patch.dict(os.environ, alone): forkserver.ensure_running()
 
 
 def _answer(pipe, function, args):

@@ -1,11 +1,12 @@
 "The checkout agrees with itself: export, stored outputs, README, requirements, arrows between the rooms."
-import ast, configparser, filecmp, re, shutil, subprocess, sys
+import ast, configparser, filecmp, os, re, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest, yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT/'tests'))
+from forked import forked
 from notebooks import notebooks, readme
 
 BIN = Path(sys.executable).parent
@@ -106,6 +107,17 @@ def test_arrows_are_one_way(room):
     for file in folder.glob('*.py') if folder.is_dir() else [folder.with_suffix('.py')]:
         wrong = set(imports(file)) - BASE - {room, *MAY_IMPORT[room]}
         assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}; {room} may import {MAY_IMPORT[room] or 'nothing of ours'}"
+
+
+def threads_of_parent():
+    "Threads of the process that this one was forked from."
+    return len(os.listdir(f'/proc/{os.getppid()}/task'))
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='no /proc')
+def test_the_process_that_is_forked_has_one_thread():
+    "OpenCV's and OpenMP's pools would leave locks taken in every fork."
+    assert forked(threads_of_parent) == 1
 
 
 def test_modules_of_a_room_need_each_other_in_one_direction():
