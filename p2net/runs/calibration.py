@@ -10,11 +10,10 @@ from functools import partial
 import numpy as np, torch
 from torch import Tensor, nn
 
-from ..da2.controls import IdentityPolicy, SingleOperation, UniformMagnitude
+from ..da2.controls import IdentityPolicy, SingleOperation
 from ..da2.extensions import orthogonal_component
-from ..da2.operations import DADA15
-from ..da2.policy import M_END, P_END, Policy, bounded_log, bounded_logit
-from ..da2.search import central_difference, norm, restored, trainable_weights
+from ..da2.scores import losses_after
+from ..da2.search import central_difference, norm, trainable_weights
 from ..people.pack import Batches
 from .config import Config
 from .data import RunPeople, base_draws, crop_people, generator, targets
@@ -22,8 +21,8 @@ from .searching import train_loss, validation_loss
 from .shifts import shifted
 
 # %% auto #0
-__all__ = ['SCORED', 'Snapshot', 'gradient', 'search_gradient', 'clean_gradient', 'view_derivatives', 'losses_after', 'agreement',
-           'score_operations', 'best_magnitudes', 'policy_from_scores']
+__all__ = ['Snapshot', 'gradient', 'search_gradient', 'clean_gradient', 'view_derivatives', 'search_losses_after', 'agreement',
+           'score_operations']
 
 # %% ../../nbs/runs/66_calibration.ipynb #0bc0595d
 class Snapshot:
@@ -101,22 +100,19 @@ def view_derivatives(snapshot:Snapshot, policy, directions:dict[str, list[Tensor
     return found, losses()
 
 # %% ../../nbs/runs/66_calibration.ipynb #fc028dca
-def losses_after(snapshot:Snapshot, policy,
-                 steps:tuple[int, ...]=(10, 25, 50, 100), # increasing
-                 first:int=0, # step of the first batch: another value gives other batches
-                )->dict[int, float]: # T -> L_val
-    "Validation loss after T steps of training on views under `policy`, from the snapshot's weights, Eq. (9) with T inner steps."
+def search_losses_after(snapshot:Snapshot, policy,
+                        steps:tuple[int, ...]=(10, 25, 50, 100), # T
+                        first:int=0, # step of the first batch: another value gives other batches
+                       )->dict[int, float]: # T -> L_val
+    "L_val after T steps of training on views under `policy`, from the snapshot's weights."
     s, n = snapshot.config.search, min(snapshot.config.search.batch, len(snapshot.people.train))
-    order, batches, found = Batches(len(snapshot.people.train), n, snapshot.config.seed), snapshot.search_batches(), {}
-    with restored(snapshot.model):
-        adam = torch.optim.Adam(snapshot.model.parameters(), lr=s.lr, weight_decay=s.weight_decay)
-        for t in range(max(steps)):
-            snapshot.model.train()
-            x, target = snapshot.views(policy, order.at(first + t), first + t)
-            adam.zero_grad(); snapshot.loss(snapshot.model, x, target).mean().backward(); adam.step()
-            if t + 1 in steps:
-                with torch.no_grad(): found[t + 1] = snapshot.search_loss(batches).item()
-    return found
+    order, batches = Batches(len(snapshot.people.train), n, snapshot.config.seed), snapshot.search_batches()
+    adam = torch.optim.Adam(snapshot.model.parameters(), lr=s.lr, weight_decay=s.weight_decay)
+    def train_step(t):
+        snapshot.model.train()
+        x, target = snapshot.views(policy, order.at(first + t), first + t)
+        adam.zero_grad(); snapshot.loss(snapshot.model, x, target).mean().backward(); adam.step()
+    return losses_after(snapshot.model, train_step, torch.no_grad()(lambda: snapshot.search_loss(batches).item()), steps)
 
 # %% ../../nbs/runs/66_calibration.ipynb #56862858
 def agreement(snapshot:Snapshot)->float: # -1 to 1
@@ -134,7 +130,7 @@ def score_operations(snapshot:Snapshot,
     directions = {'one-step': v, 'projected': orthogonal_component(v, clean_gradient(snapshot))[0]} if repeats else {}
     h0, loss0 = view_derivatives(snapshot, IdentityPolicy(), directions, repeats) if repeats else ({}, None)
     starts = [r*max(steps, default=0) for r in range(streams)]
-    clean, rows = [losses_after(snapshot, IdentityPolicy(), steps, first) for first in starts] if steps else [], []
+    clean, rows = [search_losses_after(snapshot, IdentityPolicy(), steps, first) for first in starts] if steps else [], []
     for name, m in operations:
         policy = SingleOperation(name, m=m)
         h, losses = view_derivatives(snapshot, policy, directions, repeats) if repeats else ({}, None)
@@ -146,33 +142,8 @@ def score_operations(snapshot:Snapshot,
             add(criterion, d.mean().item(), error)
             if criterion == 'one-step': add('one-step t', d.mean().item()/max(error, 1e-30))
         if repeats: add('loss', (losses - loss0).mean().item())
-        after = [losses_after(snapshot, policy, steps, first) for first in starts] if steps else []
+        after = [search_losses_after(snapshot, policy, steps, first) for first in starts] if steps else []
         for T in steps:
             gains = np.array([a[T] - b[T] for a, b in zip(clean, after)])
             add(f'{T} steps', gains.mean(), gains.std(ddof=1)/len(gains)**.5 if len(gains) > 1 else float('nan'))
     return rows
-
-# %% ../../nbs/runs/66_calibration.ipynb #7e8a2a4f
-SCORED = dict(p=.8, m=.6)                   # probability, and largest magnitude, at which operations are scored for a search
-
-def best_magnitudes(rows:list[dict], # of `score_operations`
-                    criterion:str)->tuple[dict[str, float], dict[str, float]]: # operation -> highest score, its magnitude
-    "The best score of each operation over its magnitudes."
-    rows = sorted((r for r in rows if r['criterion'] == criterion), key=lambda r: r['score'])              # the best last
-    return {r['operation']: r['score'] for r in rows}, {r['operation']: r['m'] for r in rows}
-
-def policy_from_scores(scores:dict[str, float], # operation of DADA15 -> score
-                       magnitudes:dict[str, float]|None=None, # operation -> largest magnitude; None: that of `SCORED`
-                      )->UniformMagnitude:
-    "Policy whose pairs are as likely as the product of their positive scores; without any positive score nothing is applied."
-    policy = Policy(DADA15, 'pairs', **SCORED)
-    good = torch.tensor([max(scores[o.name], 0.) for o in policy.operations], dtype=torch.float64)
-    raised = good + 1e-3*good.max()             # so that a single good operation still has pairs; its partner is never applied
-    weight = raised[policy.table].prod(1)
-    with torch.no_grad():
-        if good.any(): policy.pi_logits.copy_(bounded_log(weight/weight.sum()))
-        policy.p_logits[good[policy.table] <= 0] = -P_END
-        if magnitudes:
-            m = torch.tensor([magnitudes[o.name] if o.has_magnitude else SCORED['m'] for o in policy.operations])
-            policy.m_logits.copy_(bounded_logit(m, M_END)[policy.table])
-    return UniformMagnitude.of(policy)

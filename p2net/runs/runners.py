@@ -23,7 +23,8 @@ from ..people.pack import Pack
 from ..people.person import transform
 from ..people.skeleton import Skeleton
 from ..da2.operations import DADA15
-from .calibration import Snapshot, agreement, best_magnitudes, policy_from_scores, score_operations
+from ..da2.scores import best_magnitudes, policy_from_scores
+from .calibration import Snapshot, agreement, score_operations
 from .checkpoints import save_weights
 from .config import Config, DataConfig
 from .data import RunPeople, check_source, load_people, notes_of, pack_people, people_folder, say_notes, to_network_skeleton
