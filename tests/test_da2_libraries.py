@@ -255,8 +255,11 @@ def test_every_kind_there_and_back_bit_for_bit(kind, tmp_path):
 
 @pytest.mark.parametrize('file', sorted(ROOT.glob('paper_results/runs/*/*/*/policy.json')), ids=lambda f: '/'.join(f.parts[-4:-1]))
 def test_every_committed_policy_loads_and_writes_itself(file):
-    data = json.loads(file.read_text())
-    assert load_policy(file).to_json() == data
+    "The logits to the bit; pi, p and m up to the rounding of this processor, which may not be that of the run's."
+    data, written = json.loads(file.read_text()), load_policy(file).to_json()
+    for old, new in zip(data.get('sub_policies', []), written.get('sub_policies', []), strict=True):
+        for name in ('pi', 'p', 'm'): np.testing.assert_allclose(new.pop(name), old.pop(name), rtol=1e-12)
+    assert written == data
 
 
 @pytest.mark.parametrize('change, says', [(dict(schema=2), 'schema 2 is unknown; this version reads schema 1'),
