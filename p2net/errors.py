@@ -16,7 +16,8 @@ __all__ = ['DOWNLOAD_AGAIN', 'FIRST_BYTES', 'WEB_PAGE', 'ISSUES', 'shorten', 'In
 
 # %% ../nbs/appendix/10_errors.ipynb #eaed4fef
 def shorten(line:str)->str:
-    "A line; the middle of a word over 200 characters, and of a line over 900, becomes '…'."
+    "A line; the middle of a word over 200 characters, and of a line over 900, becomes '…'. Control characters become visible, as in Python's repr."
+    line = re.sub(r'[\x00-\x1f\x7f-\x9f]', lambda c: repr(c[0])[1:-1], line)
     line = re.sub(r'\S{201,}', lambda word: f'{word[0][:100]}…{word[0][-60:]}', line)
     return line if len(line) <= 900 else f'{line[:600]} … {line[-250:]}'
 
