@@ -48,7 +48,7 @@ POLICY_ROWS = (
     PolicyRow('DA², default', ('da2',)),
     PolicyRow('pairs from scores of Eq. 12', ('da2-one-step',)),
     PolicyRow('pairs from T-step scores', ('da2-steps',)),
-    PolicyRow('the same at three magnitudes', ('da2-magnitudes',)),
+    PolicyRow('pairs from T-step scores, three magnitudes', ('da2-magnitudes',)),
     PolicyRow('search by full trainings', ('oracle',)))
 
 def control_text(experiment:str)->str: # of a grid, without 'scarce-': 'randaugment-2-30'

@@ -86,7 +86,7 @@ def render_settings(data:DataConfig)->RenderConfig:
     return RenderConfig(train=data.pool or pool, val=data.val_people, seed=data.render_seed)
 
 def rendered_fingerprint(data:DataConfig, split:str, people:int)->str:
-    "Fingerprint of rendered people, the same on every machine: settings and number; their pixels may differ in rounding."
+    "Fingerprint of rendered people, the same on every machine: settings and number, not pixels."
     other = dict(train=0) if split == 'val' else dict(val=0)             # the held-out people do not depend on the number of the others
     return digest(replace(render_settings(data), **other).fingerprint, split, people, data.model_dump(mode='json', include={'input_size', 'padding', 'reach'}))
 

@@ -428,7 +428,7 @@ def check_needs(config:Config, context:RunContext)->None:
         section, field = setting.split('.')
         if not (folders := getattr(getattr(config, section), field)):
             raise InputError('is missing', f'name it, for example --set {setting}=' + ('[data/lspet]' if field == 'elsewhere' else 'data/lspet'), config.experiment, field=setting)
-        if field != 'boxes': [find_people(folder) for folder in (folders if isinstance(folders, tuple) else (folders,))]
+        for folder in () if field == 'boxes' else folders if isinstance(folders, tuple) else (folders,): find_people(folder)
     if kind in ('boxes', 'recipe_ablation', 'detected', 'other_data', 'calibration', 'step_search', 'shifts', 'elsewhere'): trained_weights(config, context)
     elif kind == 'train':
         initial_weights_file(config, context)
