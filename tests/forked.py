@@ -8,14 +8,14 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[1]
 
 LIBRARIES = ('torch', 'anny', 'matplotlib.pyplot', 'pandas', 'seaborn', 'cv2', 'accelerate', 'pydantic', 'pycocotools.cocoeval',
-             'execnb.shell', 'nbdev.process', 'nbdev.clean', 'nbdev.showdoc', 'pytest')
+             'execnb.shell', 'nbdev.process', 'nbdev.clean', 'nbdev.showdoc', 'pytest', 'torch._dynamo') # the last by every optimizer of torch
 OURS = tuple('.'.join(p.relative_to(ROOT).with_suffix('').parts) for p in sorted((ROOT/'p2net').rglob('*.py')) if not p.stem.startswith('_'))
 context = multiprocessing.get_context('forkserver')
 
 
 def start():
     "The server, with the environment of now, one thread and this checkout; what tests change in theirs later doesn't reach it."
-    context.set_forkserver_preload([*LIBRARIES, *OURS])
+    context.set_forkserver_preload([*LIBRARIES, *OURS, 'timm.models.hrnet'])        # timm after ours: p2net.compat lets it be imported
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get('PYTHONPATH'))))
     # a process that has threads must not be forked: their locks stay taken in the child
     alone = dict(OMP_NUM_THREADS='1', OPENCV_FOR_THREADS_NUM='1', TQDM_DISABLE='1', PYTHONPATH=path)

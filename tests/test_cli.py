@@ -13,7 +13,7 @@ from p2net.runs.config import Config, make_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SMALL = [f'--set={s}' for s in ('training.steps=2', 'training.batch=2', 'training.checkpoint_every=1', 'training.validate_every=2', 'network.width=16',
+SMALL = [f'--set={s}' for s in ('training.steps=2', 'training.batch=2', 'training.checkpoint_every=1', 'training.validate_every=2', 'network.width=16', 'network.base_channels=8',
                                 'network.depth=18')]
 
 
@@ -139,7 +139,7 @@ def test_weights_of_another_width_and_settings_of_another_run(trained, tmp_path,
     words, folder, record = trained
     before, weights = record.read_bytes(), next((tmp_path/'out').rglob('model.safetensors'))
     assert 'model.safetensors' in said(capsys, 'evaluate', weights, '--data', folder)           # width 64 asked for, 16 in the file
-    assert main(['evaluate', str(weights), '--data', str(folder), '--quiet', '--set', 'network.width=16']) == 0
+    assert main(['evaluate', str(weights), '--data', str(folder), '--quiet', '--set', 'network.width=16', '--set', 'network.base_channels=8']) == 0
     said(capsys, *words, '--set', 'network.weights=absent.safetensors')
     assert record.read_bytes() == before                                                       # a failure replaces no result
     assert main(words) == 0 and json.loads(record.read_text())['metrics'] == json.loads(before)['metrics']
@@ -231,7 +231,7 @@ def test_results_and_boxes(trained, tmp_path, capsys):
     boxes = [dict(image_id=i, category_id=1, bbox=[15, 15, 60, 75], score=.5 + i/10) for i in range(4)]
     (tmp_path/'boxes.json').write_text(json.dumps(boxes))
     for more, people in (((), 4), (('--boxes', 'boxes.json'), 4)):
-        words = ['evaluate', str(weights), '--data', str(folder), '--set=network.width=16', '--results', 'new/results.json', '--quiet', *more]
+        words = ['evaluate', str(weights), '--data', str(folder), '--set=network.width=16', '--set=network.base_channels=8', '--results', 'new/results.json', '--quiet', *more]
         assert main(words) == 0
         printed = dict(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith('A'))
         rows = json.loads((tmp_path/'new/results.json').read_text())
@@ -241,8 +241,8 @@ def test_results_and_boxes(trained, tmp_path, capsys):
         for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize): step()
         capsys.readouterr()
         assert [float(printed[k]) for k in ('AP', 'AP50', 'AR')] == pytest.approx([evaluation.stats[i] for i in (0, 1, 5)], abs=6e-5)
-    assert 'boxes.json' in said(capsys, 'evaluate', weights, '--data', folder, '--boxes', 'no/boxes.json', '--set=network.width=16')
-    assert 'results' in said(capsys, 'evaluate', weights, '--data', folder, '--results', truth/'results.json', '--set=network.width=16')
+    assert 'boxes.json' in said(capsys, 'evaluate', weights, '--data', folder, '--boxes', 'no/boxes.json', '--set=network.width=16', '--set=network.base_channels=8')
+    assert 'results' in said(capsys, 'evaluate', weights, '--data', folder, '--results', truth/'results.json', '--set=network.width=16', '--set=network.base_channels=8')
 
 
 def started(*words, **environment):

@@ -8,14 +8,14 @@ import torch
 from p2net.evaluation.cost import count
 from p2net.network import P2Net
 from p2net.network.losses import pose_loss, refined_l2
-from p2net.network.baselines import ARCHITECTURES, CPN, HRNETS, HRNet, SimpleBaseline, pose_network
+from p2net.network.baselines import timm_backbone, ARCHITECTURES, CPN, HRNETS, HRNet, SimpleBaseline, pose_network
 from p2net.report.statistics import FREE_SETTINGS
 from p2net.runs.config import HAS, Config, NetworkConfig, flatten, make_config, recorded_config
 from p2net.runs.experiments import EXPERIMENTS, MAIN, experiment_config, in_order
 from p2net.runs.training import make_network
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = {'simplebaseline': dict(depth=18, width=16), 'cpn': dict(depth=18, width=16), 'hrnet-w18-small-v2': {}}
+SMALL = {'simplebaseline': dict(depth=18, width=16), 'cpn': dict(depth=18, width=16), 'hrnet-w9-small-v2': {}}
 
 
 def small(name, seed=0, joints=5):
@@ -41,11 +41,20 @@ def test_within_one_percent_of_what_is_published(make, millions, cost):
     if cost: assert found.hrnet_counter == pytest.approx(cost, rel=.01)
 
 
+def test_half_of_the_channels():
+    "Every convolution has half of the inputs and outputs of timm's, but for the three channels of the image and the 64 that leave the stem."
+    with torch.device('meta'): narrow, wide = (timm_backbone(name) for name in HRNETS[:2])
+    shapes = [[(m.in_channels, m.out_channels) for m in net.modules() if isinstance(m, torch.nn.Conv2d)] for net in (narrow, wide)]
+    assert len(shapes[0]) == len(shapes[1]) > 50
+    differing = [pair for pair in zip(*shapes) if tuple(2*c for c in pair[0]) != pair[1]]
+    assert differing == [((3, 32), (3, 64)), ((32, 64), (64, 64)), ((64, 32), (64, 64)), ((64, 128), (64, 256))]
+
+
 def test_hrnet_has_no_unused_layer():
     "timm's backbone returns four maps; its classifier and the exchange into the three coarser ones are left out."
-    names = {n.split('.')[0] for n, _ in small('hrnet-w18-small-v2').backbone.named_parameters()}
+    names = {n.split('.')[0] for n, _ in small('hrnet-w9-small-v2').backbone.named_parameters()}
     assert names == {'conv1', 'bn1', 'conv2', 'bn2', 'layer1', 'stage2', 'stage3', 'stage4', 'transition1', 'transition2', 'transition3'}
-    assert [len(stage[-1].fuse_layers) for stage in (lambda t: (t.stage2, t.stage3, t.stage4))(small('hrnet-w18-small-v2').backbone)] == [2, 3, 1]
+    assert [len(stage[-1].fuse_layers) for stage in (lambda t: (t.stage2, t.stage3, t.stage4))(small('hrnet-w9-small-v2').backbone)] == [2, 3, 1]
 
 
 # ---- the config
@@ -165,5 +174,5 @@ def test_imagenet_weights_that_cannot_be_had(monkeypatch):
 
 def test_names_are_timms():
     import timm
-    assert all(timm.is_model(name.replace('-', '_')) for name in HRNETS)
+    assert [name for name in HRNETS if not timm.is_model(name.replace('-', '_'))] == ['hrnet-w9-small-v2']
     assert HRNETS == tuple(n for n in ARCHITECTURES if n.startswith('hrnet'))

@@ -13,8 +13,8 @@ import numpy as np, pandas as pd
 
 # %% auto #0
 __all__ = ['PEOPLE', 'RECALLS', 'AP_THRESHOLDS', 'POWER', 'people_file', 'read_people', 'count_correct', 'match_outcomes',
-           'draw_weights', 'weighted_ap', 'weighted_metric', 'Interval', 'Resampled', 'resample', 'resample_seeds',
-           'difference', 'paired_bootstrap']
+           'draw_weights', 'correct_needed', 'weighted_ap', 'weighted_metric', 'Interval', 'Resampled', 'resample',
+           'resample_seeds', 'difference', 'paired_bootstrap']
 
 # %% ../../nbs/evaluation/70_bootstrap.ipynb #96c21983
 PEOPLE = 'people.csv'
@@ -63,20 +63,32 @@ def draw_weights(images:np.ndarray, # (n,) of each person
 # %% ../../nbs/evaluation/70_bootstrap.ipynb #a011709b
 RECALLS = np.linspace(0, 1, 101)
 
+def correct_needed(total:np.ndarray, # (R, 1) people with labelled joints
+                  )->np.ndarray: # (R, 101)
+    "Smallest number of correct people whose recall, a float, reaches each of RECALLS."
+    need, total = np.ceil(RECALLS*total), np.maximum(total, 1)
+    need -= (need - 1)/total >= RECALLS
+    return (need + (need/total < RECALLS)).astype(np.int32)
+
 def weighted_ap(score:np.ndarray, # (n,)
                 outcome:np.ndarray, # (n, T) 1 correct, 0 wrong, -1 not counted
                 counts:np.ndarray, # (n,) 1 for a person with labelled joints, else 0
-                weight:np.ndarray, # (R, n) weight of each person
+                weight:np.ndarray, # (R, n) number of times that each person counts
                )->np.ndarray: # (R, T)
     "COCO's AP at each threshold, for weighted people."
-    order = np.argsort(-score, kind='stable')
-    w, total = weight[:, order], (weight @ counts)[:, None]
+    order, (R, n) = np.argsort(-score, kind='stable'), weight.shape
+    w, row = weight[:, order].astype(np.int32), np.arange(R, dtype=np.int32)[:, None]
+    need = correct_needed((weight @ counts)[:, None])
+    offset = row*(max(w.sum(1).max(), need.max()) + 1).astype(np.int32)                  # numbers of a row lie above those of the row before
+    precision, need = np.zeros((R, n + 1)), (need + offset).ravel()
+    def cumulative(mask): return np.cumsum(w*mask.astype(np.int32), 1, dtype=np.int32)
     def ap(outcome): # (n,)
-        correct, counted = np.cumsum(w*(outcome == 1), 1), np.cumsum(w*(outcome >= 0), 1)
-        precision = correct/(counted + np.spacing(1))
-        best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-        reached = RECALLS.searchsorted(correct/total, 'right')                       # number of recalls reached
-        return (np.diff(reached, prepend=0)*best).sum(1)/len(RECALLS)
+        correct = cumulative(outcome == 1)
+        np.divide(correct, np.maximum(cumulative(outcome >= 0), 1), out=precision[:, :n])
+        reached = np.searchsorted((correct + offset).ravel(), need).reshape(R, -1) - row*n  # first place with that recall; n: none
+        start = np.minimum(reached, n) + row*(n + 1)
+        best = np.maximum.reduceat(precision.ravel(), start.ravel()).reshape(R, -1)         # between one recall and the next
+        return np.maximum.accumulate(best[:, ::-1], 1).mean(1)
     return np.stack([ap(column) for column in outcome[order].T], 1)
 
 AP_THRESHOLDS = {'AP': slice(None), 'AP50': slice(0, 1), 'AP75': slice(5, 6)}

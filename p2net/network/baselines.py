@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HRNETS', 'ARCHITECTURES', 'check_input', 'crop_to', 'point_predictor', 'upsampling_block', 'SimpleBaseline',
-           'timm_backbone', 'load_backbone', 'Exchange', 'keep_finest', 'HRNet', 'CPN', 'pose_network']
+           'half_channels', 'timm_backbone', 'load_backbone', 'Exchange', 'keep_finest', 'HRNet', 'CPN', 'pose_network']
 
 # %% ../../nbs/network/60_baselines.ipynb #be2253ec
 from functools import partial
@@ -65,17 +65,25 @@ class SimpleBaseline(nn.Module):
         return Heatmaps([], crop_to(maps, (x.shape[2]//4, x.shape[3]//4)))
 
 # %% ../../nbs/network/60_baselines.ipynb #d8b9afd9
-HRNETS = ('hrnet-w18-small-v2', 'hrnet-w32', 'hrnet-w48')
+HRNETS = ('hrnet-w9-small-v2', 'hrnet-w18-small-v2', 'hrnet-w32', 'hrnet-w48')
+
+def half_channels(settings:dict)->dict: # of a timm HRNet
+    "The settings of timm with half of the channels."
+    halved = lambda value: {k: tuple(c//2 for c in v) if k == 'num_channels' else v for k, v in value.items()} if isinstance(value, dict) else value//2
+    return {name: halved(value) for name, value in settings.items()}
 
 def timm_backbone(name:str, # of HRNETS
-               pretrained:bool=False, # with timm's ImageNet weights, from its server or the cache
-              )->nn.Module: # x -> [finest map, three coarser ones]
+                  pretrained:bool=False, # with timm's ImageNet weights, from its server or the cache
+                 )->nn.Module: # x -> [finest map, three coarser ones]
     "timm's HRNet without its classifier."
-    try: import timm
+    try: import timm.models.hrnet
     except ImportError:
         raise InputError(f"{name} needs the package timm, which is not installed: pip install timm") from None
-    plain = dict(features_only=True, feature_location='', out_indices=(1, 2, 3, 4))  # four maps, no classifier
-    try: return timm.create_model(name.replace('-', '_'), pretrained, **plain)
+    plain = dict(feature_location='', out_indices=(1, 2, 3, 4))                      # four maps, no classifier
+    if name == 'hrnet-w9-small-v2':
+        if pretrained: raise InputError(f"{name}: nobody published ImageNet weights of it; leave out network.weights")
+        return timm.models.hrnet.HighResolutionNetFeatures(half_channels(timm.models.hrnet.cfg_cls['hrnet_w18_small_v2']), **plain)
+    try: return timm.create_model(name.replace('-', '_'), pretrained, features_only=True, **plain)
     except Exception as error:
         if not pretrained: raise
         raise InputError(f"ImageNet weights of {name} could not be downloaded ({str(error).splitlines()[0]}); "
@@ -91,6 +99,7 @@ def load_backbone(backbone:nn.Module, path:str|Path)->None:
             raise InputError(f"{path}: {name} is {tuple(found[name].shape)}, this HRNet needs {tuple(value.shape)}")
     backbone.load_state_dict({k: found[k] for k in own}, strict=False)
 
+# %% ../../nbs/network/60_baselines.ipynb #7dfba39d
 class Exchange(nn.Module):
     "timm's block of parallel resolutions, for maps of any size."
     def __init__(self, block:nn.Module): # its `HighResolutionModule`, whose layers are used

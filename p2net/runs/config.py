@@ -63,11 +63,11 @@ class DataConfig(Strict):
 # %% ../../nbs/runs/10_config.ipynb #249bb8fe
 Switch = Literal[True, False, 'control']               # present, absent, or a control of equal cost, C-83
 HAS = {'simplebaseline': ('depth', 'width', 'base_channels', 'weights'), 'cpn': ('depth', 'width', 'base_channels', 'weights'),
-       'hrnet-w18-small-v2': ('weights',), 'hrnet-w32': ('weights',), 'hrnet-w48': ('weights',)}  # baseline -> fields of NetworkConfig that it has; P²Net has all
+       'hrnet-w9-small-v2': ('weights',), 'hrnet-w18-small-v2': ('weights',), 'hrnet-w32': ('weights',), 'hrnet-w48': ('weights',)}  # baseline -> fields of NetworkConfig that it has; P²Net has all
 
 class NetworkConfig(Strict):
     "Which network, P2Net's size and its switches, III.B and III.C."
-    architecture: Literal['p2net', 'simplebaseline', 'cpn', 'hrnet-w18-small-v2', 'hrnet-w32', 'hrnet-w48'] = 'p2net'
+    architecture: Literal['p2net', 'simplebaseline', 'cpn', 'hrnet-w9-small-v2', 'hrnet-w18-small-v2', 'hrnet-w32', 'hrnet-w48'] = 'p2net'
     depth: Literal[18, 34, 50, 101, 152]|None = 18      # ResNet's; None: HRNet has no such number
     width: Annotated[int, Field(ge=8, le=4096, multiple_of=4)]|None = 64  # channels D of the pyramid; None: HRNet's name is its width
     base_channels: Annotated[int, Field(ge=8, le=1024)] = 64  # of the ResNet's first stage; 64 is ResNet's
