@@ -109,7 +109,7 @@ class ControlConfig(Strict):
 
 # %% ../../nbs/runs/10_config.ipynb #403939eb
 class ScoreConfig(Strict):
-    "Searches that are not bi-level: by scores of operations at a trained network (runs.calibration), by full trainings (runs.oracle)."
+    "Searches that are not bi-level: by scores of operations at a trained network (runs.calibration), by full trainings (runs.full_trainings)."
     criterion: Literal['steps', 'one-step', 'projected'] = 'steps'      # of a score: T training steps, or Eq. 12
     inner_steps: Count = 100                            # T
     magnitudes: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (.6,)    # largest magnitudes at which operations are scored

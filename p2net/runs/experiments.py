@@ -200,12 +200,12 @@ SEARCHES = { # search -> kind, description, what it needs, experiment trained wi
     'one-step-search': ('step_search', 'scores of Eq. (12) at an over-fitted network', ('identity',), 'da2-one-step', dict(search=dict(criterion='one-step'))),
     'step-search': ('step_search', 'scores of T training steps', ('identity',), 'da2-steps', {}),
     'magnitude-search': ('step_search', 'scores of T training steps at three magnitudes', ('identity',), 'da2-magnitudes', dict(search=dict(inner_steps=50, magnitudes=(.3, .6, .9)))),
-    'oracle-search': ('oracle', 'full trainings', (), 'oracle', {})}
+    'full-trainings-search': ('full_trainings', 'full trainings', (), 'full-trainings', {})}
 
 def _searches(end):
     "The searches of a regime, each followed by the training with its policy."
     for name, (kind, what, needs, training, changes) in SEARCHES.items():
-        yield scarce(name, f'search: {what}', 'Table IV', end, tuple(f'scarce{end}-{need}' for need in needs), kind, kind == 'oracle', policy='identity', **changes)
+        yield scarce(name, f'search: {what}', 'Table IV', end, tuple(f'scarce{end}-{need}' for need in needs), kind, kind == 'full_trainings', policy='identity', **changes)
         yield scarce(training, f'policy found by: {what}', 'Table IV', end, (f'scarce{end}-{name}',), policy='searched')
 
 # %% ../../nbs/runs/70_experiments.ipynb #19bd63dc

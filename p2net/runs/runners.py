@@ -33,14 +33,14 @@ from .evaluating import (BREAKDOWN, Predictions, ablate_recipe, box_quality, box
 from .experiments import CALIBRATED, EXPERIMENTS, OTHER_DATA, seed_needed
 from .initial_weights import init_summary, load_matching_weights
 from .noise_band import write_noise
-from .oracle import random_settings, ranking, search_by_trainings
+from .full_trainings import policy_from_settings, random_settings, ranking, search_by_trainings
 from .other_data import (NORMALISED_POSES, load_other_data, other_data_folder, to_dataset_skeleton,
                                    write_normalised_poses)
 from .processes import is_main, rank_and_count
 from .record import (environment, make_record, peak_memory_mib, read_record, read_rows, record_folder,
                                write_record, write_rows, write_whole)
 from .searching import Searcher, policy_metrics
-from .shifts import shifted
+from .shifts import TEST_DRAWS, shifted
 from .training import Trainer, make_network, remove_checkpoints
 
 # %% auto #0
@@ -49,13 +49,13 @@ __all__ = ['CONTROLS', 'SCORES', 'RUNNERS', 'searched_policy', 'most_likely', 'm
            'file_sha', 'write_predictions', 'write_person_tables', 'under_shifts', 'initial_weights_file',
            'load_initial_weights', 'train_run', 'trivial_run', 'mean_pose_predictions', 'trained_weights', 'boxes_run',
            'recipe_ablation_run', 'boxes_of', 'detected_run', 'write_evaluation', 'predict_elsewhere', 'elsewhere_run',
-           'other_data_run', 'calibration_run', 'step_search_run', 'shifts_run', 'oracle_run', 'check_needs',
+           'other_data_run', 'calibration_run', 'step_search_run', 'shifts_run', 'full_trainings_run', 'check_needs',
            'holds_result', 'run_experiment']
 
 # %% ../../nbs/runs/72_runners.ipynb #40c2cb94
 def searched_policy(root:Path, config:Config)->Path: # policy.json
     "File of the policy that a run trains with. InputError names the command that makes it."
-    search = next((need for need in EXPERIMENTS[config.experiment].needs if EXPERIMENTS[need].kind in ('search', 'step_search', 'oracle')), 'search')
+    search = next((need for need in EXPERIMENTS[config.experiment].needs if EXPERIMENTS[need].kind in ('search', 'step_search', 'full_trainings')), 'search')
     seed = seed_needed(search, config.seed)
     path = record_folder(root, config.model_copy(update=dict(experiment=search, seed=seed)))/'policy.json'
     if not path.exists():
@@ -194,7 +194,7 @@ def under_shifts(model:nn.Module, config:Config, people:RunPeople, device, folde
     for shift in config.evaluation.shifts:
         for end, pack in (('', people.val), ('/search', people.search)):
             if pack is None: continue
-            there = replace(people, val=shifted(pack, shift))
+            there = replace(people, val=shifted(pack, shift, config.seed if end else TEST_DRAWS))     # other draws than the search saw
             metrics, found = measure_val(model, config, there, device)
             every |= {f'{k}/{shift}{end}': v for k, v in without_joints(metrics).items()}
             if not end: write_rows(folder/people_file(shift), by_person(there.val, found))
@@ -387,9 +387,9 @@ def shifts_run(config:Config, people:RunPeople, context:RunContext)->dict:
     metrics = under_shifts(model, config, people, device, clear_results(context, config))
     return dict(metrics=metrics, cost=dict(steps=0, **size_of(model, config), wall_s=time.perf_counter() - start))
 
-def oracle_run(config:Config, people:RunPeople, context:RunContext)->dict|None: # parts of the record; None: stopped before the end
+def full_trainings_run(config:Config, people:RunPeople, context:RunContext)->dict|None: # parts of the record; None: stopped before the end
     "Search by full trainings. trainings.csv and the best policy are written beside the record."
-    start, work = time.perf_counter(), context.work_folder(config)
+    start, work = time.perf_counter(), context.work_folder(config)            # of this session, for its limit
     settings, state = random_settings(config.search.policies, config.seed), work/f'trainings-{config.hash[:12]}.json'
     work.mkdir(parents=True, exist_ok=True)
     if context.restart: state.unlink(missing_ok=True)
@@ -397,20 +397,22 @@ def oracle_run(config:Config, people:RunPeople, context:RunContext)->dict|None: 
         if context.seconds and time.perf_counter() - start > context.seconds: return None
         run = config.model_copy(update=dict(seed=seed))
         with tempfile.TemporaryDirectory(dir=work) as folder:
-            trainer = Trainer(run, make_network(run, len(people.skeleton)), people.train, RandAugment(**policy), folder, progress=context.progress)
-            trainer.fit()
+            trainer = Trainer(run, make_network(run, len(people.skeleton)), people.train, policy_from_settings(policy), folder, progress=context.progress)
+            try: trainer.fit()
+            except InputError: return 0.                                        # the loss is no longer finite
             return measure_val(trainer.unwrapped(), run, replace(people, val=people.search), trainer.device)[0]['PCK@0.2']
     if (rows := search_by_trainings(settings, train, state)) is None: return None
     best, folder = ranking(rows)[0], clear_results(context, config)
-    write_rows(folder/'trainings.csv', [dict(r, N=p['N'], m=p['m'], without=' '.join(p['without'])) for r in rows for p in (settings[r['policy']],)])
-    write_whole(folder/'policy.json', json.dumps(RandAugment(**settings[best]).to_json(), indent=1) + '\n')
-    cost = dict(steps=len(rows)*config.training.steps, **size_of(make_network(config, len(people.skeleton)), config), wall_s=time.perf_counter() - start)
-    return dict(metrics={'PCK@0.2/search': float(np.mean([r['score'] for r in rows if r['policy'] == best]))}, cost=cost)
+    write_rows(folder/'trainings.csv', [dict(r, settings=json.dumps(settings[r['policy']])) for r in rows])
+    write_whole(folder/'policy.json', json.dumps(policy_from_settings(settings[best]).to_json(), indent=1) + '\n')
+    cost = dict(steps=len(rows)*config.training.steps, **size_of(make_network(config, len(people.skeleton)), config), wall_s=sum(r['seconds'] for r in rows))
+    mean = lambda policy: float(np.mean([r['score'] for r in rows if r['policy'] == policy]))
+    return dict(metrics={'selection/PCK@0.2': mean(best), 'selection/randaugment/PCK@0.2': mean(0)}, cost=cost)
 
 # %% ../../nbs/runs/72_runners.ipynb #5794b438
 RUNNERS = dict(search=search_run, train=train_run, trivial=trivial_run, boxes=boxes_run, recipe_ablation=recipe_ablation_run,
              detected=detected_run, other_data=other_data_run, calibration=calibration_run,
-               step_search=step_search_run, oracle=oracle_run, shifts=shifts_run, elsewhere=elsewhere_run)
+               step_search=step_search_run, full_trainings=full_trainings_run, shifts=shifts_run, elsewhere=elsewhere_run)
 
 def check_needs(config:Config, context:RunContext)->None:
     "InputError for a run whose input cannot be used, before anything is rendered, packed or trained."
@@ -418,7 +420,7 @@ def check_needs(config:Config, context:RunContext)->None:
     check_source(config.data)
     if kind == 'search' and config.data.search_people and config.search.images:
         raise InputError('has no effect on a search whose validation split is data.search_people', 'set it to null', config.experiment, field='search.images')
-    if kind in ('calibration', 'step_search', 'oracle') and not config.data.search_people:
+    if kind in ('calibration', 'step_search', 'full_trainings') and not config.data.search_people:
         raise InputError('is 0; this needs people apart from the training', 'ask for some, for example --set data.search_people=400', config.experiment, field='data.search_people')
     if kind == 'detected' and config.evaluation.boxes is None:
         raise InputError('is missing', 'name the JSON file of a detector\'s boxes, for example --set evaluation.boxes=FILE',

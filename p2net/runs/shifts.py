@@ -19,7 +19,7 @@ from .data import generator
 from torch.nn.functional import conv2d, pad
 
 # %% auto #0
-__all__ = ['SHIFT_OPERATIONS', 'BLUR', 'person_draws', 'shift_draws', 'blur_kernels', 'blur_by_motion', 'shifted']
+__all__ = ['SHIFT_OPERATIONS', 'BLUR', 'TEST_DRAWS', 'person_draws', 'shift_draws', 'blur_kernels', 'blur_by_motion', 'shifted']
 
 # %% ../../nbs/runs/35_shifts.ipynb #ce7cfc76
 SHIFT_OPERATIONS = { # operations, range of m of each, sign (0: either)
@@ -70,9 +70,11 @@ def blur_by_motion(images:np.ndarray, rows:np.ndarray, seed:int)->np.ndarray: # 
     return conv2d(x, blur_kernels(rows, seed)[:, None], groups=n).round().clamp(0, 255).permute(1, 2, 3, 0).to(torch.uint8).numpy()
 
 # %% ../../nbs/runs/35_shifts.ipynb #9c46be92
+TEST_DRAWS = 2**40                          # seed of the shifts of held-out people; those of search people have the seed of the run
+
 def shifted(pack:Pack,
             shift:str|None, # of SHIFT_OPERATIONS, or BLUR
-            seed:int=0, # equal for all networks that are compared
+            seed:int=TEST_DRAWS, # equal for all networks that are compared
             portion:int=64, # people cropped at a time
            )->Pack: # canvases (n, H, W, 3), nothing around the crops
     "The people of a pack under an injected shift."
