@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np, pandas as pd
@@ -14,8 +15,8 @@ from scipy import stats
 
 # %% auto #0
 __all__ = ['PEOPLE', 'RECALLS', 'AP_THRESHOLDS', 'POWER', 'people_file', 'read_people', 'count_correct', 'match_outcomes',
-           'draw_weights', 'correct_needed', 'weighted_ap', 'weighted_metric', 'Interval', 'Resampled', 'resample',
-           'seed_deviations', 'difference', 'paired_bootstrap']
+           'draw_weights', 'kept_weights', 'correct_needed', 'weighted_ap', 'weighted_metric', 'Interval', 'Resampled',
+           'resample', 'seed_deviations', 'difference', 'paired_bootstrap']
 
 # %% ../../nbs/evaluation/70_bootstrap.ipynb #96c21983
 PEOPLE = 'people.csv'
@@ -60,6 +61,12 @@ def draw_weights(images:np.ndarray, # (n,) of each person
     names, group = np.unique(images, return_inverse=True)
     for start in range(0, n, at_once):
         yield rng.multinomial(len(names), np.full(len(names), 1/len(names)), min(at_once, n - start))[:, group]
+
+@lru_cache(maxsize=4)
+def kept_weights(images:bytes, # of an array of int64: the image of each person
+                 n:int, seed:int)->list[np.ndarray]: # of `draw_weights`, uint16
+    "Bootstrap samples of a test set, kept for the next run on the same people: drawing takes longer than their use."
+    return [w.astype(np.uint16) for w in draw_weights(np.frombuffer(images, np.int64), n, np.random.default_rng(seed))]
 
 # %% ../../nbs/evaluation/70_bootstrap.ipynb #a011709b
 RECALLS = np.linspace(0, 1, 101)
@@ -151,8 +158,8 @@ def resample(people:pd.DataFrame, # of `read_people`
     people = people.sort_values(keys, kind='stable').reset_index(drop=True)
     duplicate = people[keys][people.duplicated(keys)]
     if len(duplicate): raise ValueError(f"{PEOPLE}: image, person {tuple(map(int, duplicate.iloc[0]))} occurs twice")
-    drawn = draw_weights(people.image_id.to_numpy(), n, np.random.default_rng(seed))
-    samples = np.concatenate([weighted_metric(people, metric, weight) for weight in drawn])
+    images = np.unique(people.image_id, return_inverse=True)[1].astype(np.int64)
+    samples = np.concatenate([weighted_metric(people, metric, weight) for weight in kept_weights(images.tobytes(), n, seed)])
     return Resampled(metric, people[keys].to_numpy(), float(weighted_metric(people, metric, np.ones((1, len(people))))[0]), samples)
 
 # %% ../../nbs/evaluation/70_bootstrap.ipynb #d0f3243c
