@@ -59,7 +59,7 @@ FAULTS = {  # what it is -> notebook, the line as it is, the line with the fault
     'MPII file: pixels from zero': ('evaluation/55_mpii_server', 'enumerate(joints + 1)]', 'enumerate(joints)]'),
     'errors: inversion and swap exchanged': ('evaluation/60_error_types', 'best < high], [4, 2, 3, 1], 0)', 'best < high], [4, 3, 2, 1], 0)'),
     'bootstrap: people for images': ('evaluation/70_bootstrap', 'np.unique(images, return_inverse=True)', 'np.unique(np.arange(len(images)), return_inverse=True)'),
-    'AP of a draw: precision as it comes': ('evaluation/70_bootstrap', 'np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]', 'precision'),
+    'AP of a draw: precision as it comes': ('evaluation/70_bootstrap', 'np.maximum.accumulate(best[:, ::-1], 1).mean(1)', 'best.mean(1)'),
     'test-time recipe: mirrored maps not mirrored back': ('evaluation/80_recipe_ablation', '(straight + unmirror(mirrored, flip_perm))/2', '(straight + mirrored)/2'),
 }
 
