@@ -399,7 +399,9 @@ def full_trainings_run(config:Config, people:RunPeople, context:RunContext)->dic
         with tempfile.TemporaryDirectory(dir=work) as folder:
             trainer = Trainer(run, make_network(run, len(people.skeleton)), people.train, policy_from_settings(policy), folder, progress=context.progress)
             try: trainer.fit()
-            except InputError: return 0.                                        # the loss is no longer finite
+            except InputError as error:                                         # the loss is no longer finite
+                print(f'{config.experiment}: a training failed, its score is 0: {error}', flush=True)
+                return 0.
             return measure_val(trainer.unwrapped(), run, replace(people, val=people.search), trainer.device)[0]['PCK@0.2']
     if (rows := search_by_trainings(settings, train, state)) is None: return None
     best, folder = ranking(rows)[0], clear_results(context, config)
