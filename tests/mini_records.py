@@ -12,12 +12,12 @@ from p2net.runs.config import make_config
 from p2net.runs.record import make_record, record_folder, write_record, write_rows
 
 AP = {'p2net': .62, 'hand-made': .60, 'no-attention': .61, 'no-parallel': .59, 'no-progressive': .605, 'no-dilation': .615,
-      'no-ohkm': .618, 'identity': .55, 'frozen-policy': .60, 'random-policy': .595, 'randaugment': .58, 'trivialaugment': .585,
+      'no-ohkm': .618, 'identity': .55, 'randaugment': .58,
       'mean-pose': .02, 'untrained': .001, 'simplebaseline': .56, 'cpn': .61, 'hrnet': .6, 'attention-control': .612, 'parallel-control': .6}
 CHANGES = {'no-attention': ['network.attention=false'], 'no-parallel': ['network.parallel=false'], 'hand-made': ['policy=hand-made'],
            'attention-control': ['network.attention=control'], 'parallel-control': ['network.parallel=control'],
            'simplebaseline': ['network.architecture=simplebaseline', 'training.alpha=null'], 'cpn': ['network.architecture=cpn'],
-           'hrnet': ['network={architecture: hrnet-w18-small-v2, depth: null, width: null}', 'training.alpha=null']}
+           'hrnet': ['network={architecture: hrnet-w9-small-v2, depth: null, width: null, base_channels: null}', 'training.alpha=null']}
 JOINTS = ('head', 'shoulder', 'elbow', 'wrist', 'hip', 'knee', 'ankle')
 LEVELS = {'ground-truth': (1., 1.), 'jitter-10': (.7, .95), 'jitter-20': (.3, .8), 'jitter-30': (.1, .6), 'missed-10': (.9, .9),
           'missed-20': (.8, .8), 'missed-40': (.6, .6)}   # level: box AP, share of the keypoint AP

@@ -78,14 +78,14 @@ def test_p2net_is_built_as_ever():
     config = make_config('tiny', network=dict(depth=18, width=16), seed=3)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        expected = P2Net(18, 21, 16).state_dict()
+        expected = P2Net(18, 21, 16, base_channels=16).state_dict()
     found = make_network(config, 21).state_dict()
     assert list(found) == list(expected) and all(torch.equal(found[k], expected[k]) for k in expected)
 
 
 @pytest.mark.parametrize('name', SMALL)
 def test_a_config_builds_it(name):
-    network = dict(architecture=name, **(SMALL[name] or dict(depth=None, width=None)))
+    network = dict(architecture=name, **(SMALL[name] or dict(depth=None, width=None, base_channels=None)))
     nets = [make_network(make_config('tiny', network=network, seed=seed), 5) for seed in (0, 0, 1)]
     weights = [next(net.parameters()) for net in nets]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
@@ -96,7 +96,7 @@ def test_a_config_builds_it(name):
     (dict(architecture='cpn', attention=False), 'attention is not a setting of cpn; leave it at true'),
     (dict(architecture='simplebaseline', dilation=1), 'dilation is not a setting of simplebaseline; leave it at 2'),
     (dict(architecture='hrnet-w32', depth=None), 'width is not a setting of hrnet-w32; leave it at null'),
-    (dict(architecture='hrnet-w32', depth=None, width=None, base_channels=32), 'base_channels is not a setting of hrnet-w32; leave it at 64'),
+    (dict(architecture='hrnet-w32', depth=None, width=None, base_channels=32), "base_channels is not a setting of hrnet-w32; leave it at null"),
     (dict(depth=None), 'depth of p2net must be a number'), (dict(architecture='cpn', width=None), 'width of cpn must be a number')])
 def test_a_setting_that_would_do_nothing_is_refused(changes, says):
     with pytest.raises(ValueError) as error: make_config('small', network=changes)

@@ -200,7 +200,7 @@ def likeliest_table(policy:pd.DataFrame, step:int|None=None, # None: the last
 
 # %% ../../nbs/report/30_figures.ipynb #502fca3d
 ABLATIONS = ('no-attention', 'no-parallel', 'no-progressive', 'no-dilation', 'no-ohkm')
-AUGMENTATIONS = ('hand-made', 'identity', 'frozen-policy', 'random-policy', 'randaugment', 'trivialaugment')
+AUGMENTATIONS = ('hand-made', 'identity', 'randaugment')
 
 def all_gains(folder:str|Path|None=None, # of records; None: the repository's
               metric:str='AP',

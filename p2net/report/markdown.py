@@ -5,6 +5,7 @@
 # %% ../../nbs/report/24_markdown.ipynb #f751ad07
 from __future__ import annotations
 
+from fractions import Fraction
 import numpy as np, pandas as pd
 
 from ..runs.config import flatten
@@ -18,8 +19,7 @@ __all__ = ['BASELINE_ROWS', 'NAMES', 'DASH', 'CAPTIONS', 'SMALL_FACES', 'name_of
 BASELINE_ROWS = {'cpn': 'CPN [6]', 'simplebaseline': 'SimpleBaseline [4]', 'hrnet': 'HRNet-W32 [7]'}    # experiment -> printed row
 NAMES = {'p2net': 'P²Net, searched policy', 'hand-made': 'traditional augmentation', 'no-attention': 'no attention module',
          'no-parallel': 'no parallel fusion', 'no-progressive': 'no progressive fusion', 'no-dilation': 'dilation 1',
-         'no-ohkm': 'no hard-joint mining', 'identity': 'no policy', 'frozen-policy': 'start policy, not searched',
-         'random-policy': 'random policy', 'randaugment': 'RandAugment', 'trivialaugment': 'TrivialAugment',
+         'no-ohkm': 'no hard-joint mining', 'identity': 'no policy', 'randaugment': 'RandAugment',
          'mean-pose': 'trivial baseline: mean pose', 'untrained': 'trivial baseline: untrained network',
          'attention-control': 'attention of equal cost, constant input',
          'parallel-control': 'fusion of equal cost, without exchange',
@@ -32,11 +32,13 @@ def name_of(experiment:str)->str:
     if kind == 'missed': return f'{size} % of people missed'
     return 'gain' if ' - ' in experiment else NAMES.get(experiment, experiment)
 
-def network_name(config:dict)->str: # of a record; 'ResNet-18', 'HRNet-W32'
-    "Name of the backbone."
+def network_name(config:dict)->str: # of a record; 'ResNet-18 at 1/4 width', 'HRNet-W32'
+    "Name of the backbone; a ResNet's width is relative to the published one."
     network = config.get('network', {})
     kind, _, size = network.get('architecture', 'p2net').partition('-')
-    return f"HRNet-{size.replace('w', 'W', 1)}" if kind == 'hrnet' else f"ResNet-{network.get('depth')}"
+    if kind == 'hrnet': return f"HRNet-{size.replace('w', 'W', 1)}"
+    width = Fraction(network.get('base_channels') or 64, 64)
+    return f"ResNet-{network.get('depth')}" + f' at {width} width'*(width != 1)
 
 def roman(number:int)->str: # 1 to 6
     "Number of a table as the paper prints it."

@@ -18,15 +18,14 @@ from .markdown import (BASELINE_ROWS, Markdown, as_markdown, caption_text, commi
 from .statistics import (check_comparable, check_same_recipe, gain_interval, is_accuracy, paired_gains, run_name,
                                      summarise, unit_factor)
 from ..runs.config import brief, recorded_config
-from ..runs.experiments import VARIANTS
 from ..runs.record import read_record, write_whole
 
 # %% auto #0
-__all__ = ['KEYS', 'AP_COLUMNS', 'PCK', 'TRIVIAL', 'CONTROLS', 'EQUAL_COST', 'LAYOUTS', 'LEVEL_COLUMNS', 'CELLS', 'EXPECTED',
-           'SPACES', 'find_runs', 'RunsMissing', 'missing_text', 'pick_runs', 'record_value', 'boxes_name',
-           'flatten_record', 'load_runs', 'Layout', 'pckh_columns', 'ablation_layout', 'split_levels', 'wanted_runs',
-           'largest_scale', 'has_records', 'table_runs', 'join_paper', 'gain_rows', 'with_setting', 'build_table',
-           'show_table', 'write_tables', 'gain_summary', 'shift_shares']
+__all__ = ['KEYS', 'AP_COLUMNS', 'PCK', 'TRIVIAL', 'CONTROLS', 'EQUAL_COST', 'LAYOUTS', 'LEVEL_COLUMNS', 'CELLS', 'find_runs',
+           'RunsMissing', 'missing_text', 'pick_runs', 'record_value', 'boxes_name', 'flatten_record', 'load_runs',
+           'Layout', 'pckh_columns', 'ablation_layout', 'split_levels', 'wanted_runs', 'largest_scale', 'has_records',
+           'table_runs', 'join_paper', 'gain_rows', 'with_setting', 'build_table', 'show_table', 'write_tables',
+           'gain_summary']
 
 # %% ../../nbs/report/20_tables.ipynb #445994da
 KEYS = ['scale', 'experiment', 'seed']
@@ -133,7 +132,7 @@ def load_runs(folder:str|Path, # of records
 AP_COLUMNS = {c: c for c in ('AP', 'AP50', 'AP75', 'APM', 'APL', 'AR')}
 PCK = {'PCK@0.2': 'PCK@0.2'}                            # ours only
 TRIVIAL = {'mean-pose': '', 'untrained': ''}            # trivial baselines
-CONTROLS = ('identity', 'frozen-policy', 'random-policy', 'randaugment', 'trivialaugment')
+CONTROLS = ('identity', 'randaugment')
 EQUAL_COST = ('attention-control', 'parallel-control')  # the block without its information, at equal cost (C-83)
 
 @dataclass(frozen=True)
@@ -338,24 +337,3 @@ def gain_summary(number:int, # 4, 5 or 6
     ends = ' to '.join(format_value(metric, 100*v, True) for v in (found.low, found.high)) if found else ''
     return Markdown(f"{name_of(full)} against {name_of(without)}: {gain_sentence(x, metric)}, above zero in {(x > 0).sum()} of "
                     f"{len(x)}{f'; 95 % interval {ends}' if found else ''}. {paper}")
-
-# %% ../../nbs/report/20_tables.ipynb #808935f9
-EXPECTED = {'dark': ('brightness',), 'turned': ('rotate',), 'inverted': ('invert',), 'moved': ('translate_x', 'translate_y')}
-SPACES = {end: VARIANTS[end].space for end in ('', '-batch-64', '-pairs', '-pairs-ema', '-pairs-batch-64', '-pairs-untied', '-unprojected')}
-
-def shift_shares(folder:str|Path|None=None, # of records; None: the repository's
-                 scale:str='tiny')->pd.DataFrame: # shift, space, expected, n, start, control, shifted, rank
-    "Share of the expected operations in searches under a shift and in their controls, means over common seeds; rank 1: no other operation has more."
-    found, rows = find_runs(folder or records_folder()), []
-    for (end, space), (shift, expected) in product(SPACES.items(), EXPECTED.items()):
-        names = [f'shift-{shift}{end}', f'shift-none{end}']
-        done = found[(found.status == 'complete') & (found.scale == scale) & found.experiment.isin(names)]
-        seeds = done.seed.value_counts().loc[lambda n: n == 2].index
-        if not len(seeds): continue
-        shares = load_runs(folder or records_folder(), wanted_runs(found, names, scale, sorted(seeds)))
-        mean = shares.groupby('experiment')[[c for c in shares if c.startswith('share')]].mean()
-        of = lambda name, head: sum(mean.loc[name, f'{head}/{o}'] for o in expected)
-        ends = mean.loc[names[0]].filter(regex='^share/').drop([f'share/{o}' for o in expected])
-        rows.append((shift, space, ' + '.join(expected), len(seeds), of(names[0], 'share_start'), of(names[1], 'share'),
-                     of(names[0], 'share'), 1 + int((ends > of(names[0], 'share')).sum())))
-    return pd.DataFrame(rows, columns=['shift', 'space', 'expected', 'n', 'start', 'control', 'shifted', 'rank'])

@@ -16,8 +16,8 @@ from ..errors import InputError, read_yaml
 from .presets import PRESETS
 
 # %% auto #0
-__all__ = ['Positive', 'Fraction', 'Count', 'Seed', 'Side', 'Shift', 'PolicyName', 'Switch', 'HAS', 'SCALES', 'SHORT', 'Strict',
-           'DataConfig', 'NetworkConfig', 'ControlConfig', 'ScoreConfig', 'SearchConfig', 'TrainingConfig',
+__all__ = ['Positive', 'Fraction', 'Count', 'Seed', 'Side', 'Shift', 'PolicyName', 'Switch', 'HAS', 'SIZES', 'SCALES', 'SHORT',
+           'Strict', 'DataConfig', 'NetworkConfig', 'ControlConfig', 'ScoreConfig', 'SearchConfig', 'TrainingConfig',
            'EvaluationConfig', 'Config', 'merge', 'brief', 'problem_of', 'source_of', 'settings_error',
            'recorded_config', 'flatten', 'differences', 'list_changes', 'option', 'parse_override', 'read_settings',
            'make_config', 'in_sections']
@@ -51,7 +51,7 @@ class DataConfig(Strict):
     source: str = 'rendered'                            # 'rendered' or a folder of photographs
     name: Annotated[str, Field(pattern=r'^[a-z0-9]+$')] = 'rendered'  # of the data set: 'rendered', 'coco', 'mpii', 'lsp', 'lspet'
     train_people: Count|None = 1100                     # people rendered, or at most taken from the folder; None: all
-    val_people: Count|None = 300                        # the same for the held-out ones
+    val_people: Count|None = 1000                       # the same for the held-out ones
     search_people: Annotated[int, Field(ge=0, le=10**9)] = 0  # kept apart from the training people to choose settings of controls and to score operations
     search_source: str|None = None                      # folder of photographs whose training people are the search people; None: those of `source`
     pool: Count|None = None                             # people rendered for training and search together; None: train_people + search_people
@@ -64,13 +64,14 @@ class DataConfig(Strict):
 Switch = Literal[True, False, 'control']               # present, absent, or a control of equal cost, C-83
 HAS = {'simplebaseline': ('depth', 'width', 'base_channels', 'weights'), 'cpn': ('depth', 'width', 'base_channels', 'weights'),
        'hrnet-w9-small-v2': ('weights',), 'hrnet-w18-small-v2': ('weights',), 'hrnet-w32': ('weights',), 'hrnet-w48': ('weights',)}  # baseline -> fields of NetworkConfig that it has; P²Net has all
+SIZES = ('depth', 'width', 'base_channels')              # None where the architecture lacks it
 
 class NetworkConfig(Strict):
     "Which network, P2Net's size and its switches, III.B and III.C."
     architecture: Literal['p2net', 'simplebaseline', 'cpn', 'hrnet-w9-small-v2', 'hrnet-w18-small-v2', 'hrnet-w32', 'hrnet-w48'] = 'p2net'
     depth: Literal[18, 34, 50, 101, 152]|None = 18      # ResNet's; None: HRNet has no such number
-    width: Annotated[int, Field(ge=8, le=4096, multiple_of=4)]|None = 64  # channels D of the pyramid; None: HRNet's name is its width
-    base_channels: Annotated[int, Field(ge=8, le=1024)] = 64  # of the ResNet's first stage; 64 is ResNet's
+    width: Annotated[int, Field(ge=8, le=4096, multiple_of=4)]|None = 32  # channels D of the pyramid; None: HRNet's name is its width
+    base_channels: Annotated[int, Field(ge=8, le=1024)]|None = 16  # of the ResNet's first stage; 64 is ResNet's; None: HRNet has no such number
     parallel: Switch = True                             # parallel fusion (Table VI)
     progressive: Switch = True                          # progressive fusion
     attention: Switch = True                            # attention module (Table V)
@@ -81,10 +82,10 @@ class NetworkConfig(Strict):
     def fits(self)->NetworkConfig:
         "Refuse a value for a setting that the architecture does not have."
         for name, value in self.settings(own=False).items():
-            idle = None if name in ('depth', 'width') else type(self).model_fields[name].default
+            idle = None if name in SIZES else type(self).model_fields[name].default
             if value != idle:
                 raise ValueError(f"{name} is not a setting of {self.architecture}; leave it at {json.dumps(idle)}")
-        for name in ('depth', 'width'):
+        for name in SIZES:
             if self.settings().get(name, 0) is None: raise ValueError(f"{name} of {self.architecture} must be a number")
         return self
 
@@ -222,11 +223,11 @@ class Config(Strict):
 SCALES = {
     'tiny': {},
     'small': {'data': dict(train_people=20000, val_people=2000, input_size=(256, 192)),
-              'network': dict(depth=50, width=128),
+              'network': dict(depth=50, width=128, base_channels=64),
               'search': dict(steps=300, warmup_steps=600),
               'training': dict(steps=12000, batch=64, checkpoint_every=500, validate_every=1000)},
     'paper': {'data': dict(train_people=None, val_people=None, input_size=(384, 288)),
-              'network': dict(depth=101, width=256, weights='imagenet'),
+              'network': dict(depth=101, width=256, base_channels=64, weights='imagenet'),
               'search': dict(steps=15000, warmup_steps=2000, batch=32, images=5000),
               'training': dict(steps=656250, lr=5e-4, schedule='halving', halve_every=3600000, warmup_steps=0, scale=.3,
                            checkpoint_every=2000, validate_every=20000)},

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from ..da2.controls import RANDAUGMENT13
 from ..da2.operations import DADA15
@@ -18,11 +17,11 @@ from .config import Config, make_config, merge, parse_override, read_settings
 from .presets import PRESETS
 
 # %% auto #0
-__all__ = ['BASELINES', 'TABLE_EXPERIMENTS', 'ABLATION_EXPERIMENTS', 'OTHER_DATA', 'ON_REQUEST', 'SHIFT_SUMMARIES',
-           'MEASURED_SHIFTS', 'VARIANTS', 'SHIFT_SEARCHES', 'SHIFT_TRAININGS', 'CONTROL_EXPERIMENTS', 'EPOCHS', 'GRIDS',
-           'CALIBRATED', 'STAGES', 'CALIBRATION', 'SEARCHES', 'EXPECTED', 'SCARCE_SHIFTS', 'CURVE', 'CURVE_POLICIES',
-           'PHOTOGRAPHS', 'SCARCE', 'EXPERIMENTS', 'APART', 'MAIN', 'READ_ON_REQUEST', 'Experiment', 'seed_needed',
-           'Variant', 'scarce', 'scarce_grid', 'calibration_name', 'in_order', 'data_name', 'experiment_config']
+__all__ = ['BASELINES', 'TABLE_EXPERIMENTS', 'ABLATION_EXPERIMENTS', 'CONTROL_EXPERIMENTS', 'SIZES', 'SIZE_EXPERIMENTS',
+           'OTHER_DATA', 'ON_REQUEST', 'SHIFT_SUMMARIES', 'EXPECTED', 'SHIFT_SEARCHES', 'EPOCHS', 'GRIDS', 'CALIBRATED',
+           'STAGES', 'CALIBRATION', 'SEARCHES', 'SCARCE_SHIFTS', 'CURVE', 'CURVE_POLICIES', 'PHOTOGRAPHS', 'SCARCE',
+           'EXPERIMENTS', 'APART', 'MAIN', 'READ_ON_REQUEST', 'Experiment', 'seed_needed', 'scarce', 'scarce_grid',
+           'calibration_name', 'in_order', 'data_name', 'experiment_config']
 
 # %% ../../nbs/runs/70_experiments.ipynb #448df28b
 @dataclass(frozen=True)
@@ -56,16 +55,16 @@ BASELINES = (
               training=dict(alpha=None)),
     _ablation('cpn', f'CPN {_same}', 'Table I', network=dict(architecture='cpn')),
     Experiment('hrnet', f'HRNet {_same}', 'train', 'Tables I, II',
-               dict(network=dict(architecture='hrnet-w32', depth=None, width=None),
+               dict(network=dict(architecture='hrnet-w32', depth=None, width=None, base_channels=None),
                     training=dict(alpha=None)), ('search',),
-               at={'tiny': dict(network=dict(architecture='hrnet-w18-small-v2'))}),
+               at={'tiny': dict(network=dict(architecture='hrnet-w9-small-v2'))}),
 )
 
 # %% ../../nbs/runs/70_experiments.ipynb #83d1ab01
 TABLE_EXPERIMENTS = (
     Experiment('search', 'DA²: training split and validation split are halves of the search people', 'search', 'policy evolution'),
     _ablation('p2net', 'P²Net trained with the policy found', 'Tables I, II, IV, V, VI'),
-    _control('hand-made', 'hand-made', 'the same with traditional augmentation', 'Table IV'),
+    _control('hand-made', 'hand-made', 'the same with traditional augmentation', 'Table IV', training=dict(scale=0.)),
     _ablation('no-attention', 'without the attention module', 'Table V', network=dict(attention=False)),
     _ablation('no-parallel', 'without parallel fusion', 'Table VI', network=dict(parallel=False)),
     Experiment('box-quality', 'p2net evaluated with jittered and missed boxes', 'boxes', 'Table III', needs=('p2net',)),
@@ -82,6 +81,16 @@ ABLATION_EXPERIMENTS = (
     _ablation('parallel-control', 'parallel fusion of each level with itself: equal cost', 'Table VI',
               network=dict(parallel='control')),
 )
+CONTROL_EXPERIMENTS = (
+    _control('identity', 'identity', 'mirror and scale only, no policy'),
+    _control('randaugment', 'randaugment', 'RandAugment'),
+)
+
+# %% ../../nbs/runs/70_experiments.ipynb #5e1ec1d0
+SIZES = {64: (64, 210), 32: (48, 540), 8: (16, 1750)}       # base channels -> width, steps
+SIZE_EXPERIMENTS = tuple(
+    _control(f'base-{base}', 'identity', f'no policy, {base} base channels, the seconds of 16', 'network size', network=dict(base_channels=base, width=width), training=dict(steps=steps))
+    for base, (width, steps) in SIZES.items())
 
 # %% ../../nbs/runs/70_experiments.ipynb #a61c63da
 OTHER_DATA = { # name -> kind of data set, experiment whose weights are evaluated, description
@@ -101,60 +110,13 @@ ON_REQUEST = (
 )
 
 # %% ../../nbs/runs/70_experiments.ipynb #b4a42201
-SHIFT_SUMMARIES = {'dark': 'darkened to 30-60 %', 'turned': 'rotated by up to 40°', 'inverted': 'inverted', 'moved': 'translated by up to 35 %'}
-MEASURED_SHIFTS = tuple(SHIFT_SUMMARIES)
-_shifts = {'none': 'as they are', **SHIFT_SUMMARIES}
-
-class Variant(NamedTuple):
-    "Settings of a group of searches under injected shifts, which share the ending of their names."
-    sub_policies: str                       # 'singles' or 'pairs'
-    summary: str = ''                       # difference from the plain group of singles or pairs
-    changes: dict = {}
-
-    @property
-    def K(self)->int: return dict(singles=15, pairs=105)[self.sub_policies]
-    @property
-    def space(self)->str:
-        "Description of the search space."
-        return dict(singles='single operations', pairs='pairs')[self.sub_policies] + (f', {self.summary}' if self.summary else '')
-
-_tied = dict(tied=True)
-VARIANTS = {'': Variant('singles'),
-        '-unprojected': Variant('singles', 'v not projected', dict(project=False)),
-        '-compared-half': Variant('singles', 'half of the batch compared', dict(compared=.5)),
-        '-candidates-8': Variant('singles', 'half of the batch compared, eight candidates each', dict(compared=.5, candidates=8)),
-        '-bn-training': Variant('singles', 'BatchNorm in training mode at the perturbed weights', dict(probe_mode='training')),
-        '-batch-64': Variant('singles', 'batch of 64', dict(batch=64)),
-        '-pairs': Variant('pairs', '', _tied),
-        '-pairs-untied': Variant('pairs', 'untied'),
-        '-pairs-batch-64': Variant('pairs', 'batch of 64', _tied | dict(batch=64)),
-        '-pairs-ema': Variant('pairs', 'EMA of v', _tied | dict(ema=.9))}
-
-# %% ../../nbs/runs/70_experiments.ipynb #05205cf4
-def _shift_searches(end, variant):
-    "Searches of one variant: one for each shift, and the control."
-    search = dict(sub_policies=variant.sub_policies, steps=dict(singles=100, pairs=150)[variant.sub_policies], project=True,
-                  compared=1., val_every=1)
-    for name, what in (_shifts | ({'tilted': 'rotated by up to 20°'} if end == '' else {})).items():
-        yield Experiment(f'shift-{name}{end}', f'a search of {variant.space}, validation images {what}', 'search',
-                         'injected shifts', dict(search=search | dict(shift=None if name == 'none' else name) | variant.changes))
-
-SHIFT_SEARCHES = tuple(e for end, variant in VARIANTS.items() for e in _shift_searches(end, variant))
-SHIFT_TRAININGS = tuple(
-    Experiment(f'p2net-shift-{name}{suffix}', f'P²Net trained with the policy {found} for validation images {what}', 'train', 'injected shifts',
-               dict(policy=policy, evaluation=dict(shifts=MEASURED_SHIFTS)), (f'shift-{name}-pairs',))
-    for suffix, policy, found in (('', 'searched', 'found'), ('-averaged', 'averaged', 'averaged over the search'),
-                                  ('-uniform-magnitude', 'uniform-magnitude', 'found, with magnitudes up to those found,'))
-    for name, what in SHIFT_SUMMARIES.items())
-CONTROL_EXPERIMENTS = tuple(
-    _control(name, policy, what, 'Table IV, injected shifts', evaluation=dict(shifts=MEASURED_SHIFTS))
-    for name, policy, what in (
-        ('identity', 'identity', 'mirror and scale only, no policy'),
-        ('frozen-policy', 'frozen', 'the start policy: pi uniform, p = m = 0.5'),
-        ('frozen-uniform-magnitude', 'frozen-uniform-magnitude', 'the start policy, with magnitudes up to its own'),
-        ('random-policy', 'random', 'a policy drawn at random'),
-        ('randaugment', 'randaugment', 'RandAugment'),
-        ('trivialaugment', 'trivialaugment', 'TrivialAugment')))
+SHIFT_SUMMARIES = {'dark': 'darkened to 30-60 %', 'turned': 'rotated by up to 40°', 'inverted': 'inverted', 'moved': 'translated by up to 35 %',
+                   'blurred': 'blurred by motion over 5 to 11 pixels'}
+EXPECTED = {'dark': ('brightness',), 'turned': ('rotate',), 'inverted': ('invert',), 'moved': ('translate_x', 'translate_y'), 'blurred': ('sharpness',)} # shift -> operations
+SHIFT_SEARCHES = tuple(
+    Experiment(f'shift-{shift}', f'a search, validation images {what}', 'search', 'injected shifts',
+               dict(search=dict(project=True, compared=1., val_every=1, tied=True, shift=None if shift == 'none' else shift)))
+    for shift, what in {'none': 'as they are', **SHIFT_SUMMARIES}.items())
 
 # %% ../../nbs/runs/70_experiments.ipynb #17c8ea58
 EPOCHS = {'': 128, '-256': 256}                 # ending of 'scarce' -> passes over the 200 people
@@ -168,8 +130,7 @@ def scarce(name, what, serves, end='', needs=(), kind='train', once=False, reads
     "An experiment on 200 people."
     regime = dict(data=dict(train_people=200, search_people=400, pool=2400, val_people=1000),
                   training=dict(steps=25*EPOCHS[end]//4, validate_every=None))
-    small = dict(tiny=dict(network=dict(base_channels=16, width=32)))
-    return Experiment(f'scarce{end}-{name}', f'{what}, 200 people, {EPOCHS[end]} epochs', kind, serves, merge(regime, changes), needs, small, once=once, reads=reads)
+    return Experiment(f'scarce{end}-{name}', f'{what}, 200 people, {EPOCHS[end]} epochs', kind, serves, merge(regime, changes), needs, once=once, reads=reads)
 
 def scarce_grid(policy, end=''):
     "A control with each of its settings."
@@ -209,7 +170,6 @@ def _searches(end):
         yield scarce(training, f'policy found by: {what}', 'Table IV', end, (f'scarce{end}-{name}',), policy='searched')
 
 # %% ../../nbs/runs/70_experiments.ipynb #19bd63dc
-EXPECTED = {'dark': ('brightness',), 'turned': ('rotate',), 'inverted': ('invert',), 'moved': ('translate_x', 'translate_y'), 'blurred': ('sharpness',)} # shift -> operations
 SCARCE_SHIFTS = ('none', *EXPECTED)
 
 def _expected(operations):
@@ -265,7 +225,7 @@ SCARCE = (*(e for end in EPOCHS for e in (
           *CALIBRATION, *_learning_curves(), *_shift_experiments(SCARCE_SHIFTS))
 
 # %% ../../nbs/runs/70_experiments.ipynb #1428fa0e
-EXPERIMENTS = {e.name: e for e in (*TABLE_EXPERIMENTS, *ON_REQUEST, *ABLATION_EXPERIMENTS, *BASELINES, *CONTROL_EXPERIMENTS, *SHIFT_SEARCHES, *SHIFT_TRAININGS, *SCARCE, *PHOTOGRAPHS)}
+EXPERIMENTS = {e.name: e for e in (*TABLE_EXPERIMENTS, *ON_REQUEST, *ABLATION_EXPERIMENTS, *BASELINES, *CONTROL_EXPERIMENTS, *SIZE_EXPERIMENTS, *SHIFT_SEARCHES, *SCARCE, *PHOTOGRAPHS)}
 APART = tuple(e.name for e in (*ON_REQUEST, *PHOTOGRAPHS))        # in no group
 MAIN = tuple(e.name for e in TABLE_EXPERIMENTS)
 
