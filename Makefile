@@ -6,7 +6,7 @@ SCALE  ?= tiny
 DATA   ?= rendered
 ARGS   ?=
 
-.PHONY: reproduce test lab bench export clean env help
+.PHONY: reproduce test lab bench docs export clean env help
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/:/'
@@ -22,6 +22,9 @@ lab: env         ## the notebooks in JupyterLab
 
 bench: env       ## speeds beside other libraries, as ratios of one run, on a quiet machine
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]' && $(BIN)/python benchmarks/speed.py
+
+docs: env        ## the notebooks as a site, _docs/html/index.html, with every link checked
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]' && $(BIN)/python docs/build.py
 
 export: env      ## after editing notebooks or tests: package, stored outputs, README, tests/README
 	$(BIN)/nbdev_export && $(BIN)/python tests/notebooks.py links && $(BIN)/python tests/notebooks.py run && $(BIN)/nbdev_clean && $(BIN)/python tests/notebooks.py readme && $(BIN)/python tests/situations.py

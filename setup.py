@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 parser = ConfigParser(delimiters=['='])
 parser.read('settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('dev', 'bench', 'export', 'cluster')}
+extras = {name: cfg[f'{name}_requirements'].split() for name in ('dev', 'bench', 'docs', 'export', 'cluster')}
 readme = Path('README.md')
 
 setup(

@@ -1,7 +1,7 @@
 """`make docs`: the notebooks as a site, in the order of nbs/sidebar.yml, with the reference of the package.
 
 Stages the pages in _docs/source, has Sphinx write them to _docs/html, and checks every link and anchor. The stored outputs are shown; nothing is executed. Exit code 1 where Sphinx warns or a link leads nowhere."""
-import importlib, inspect, json, os, re, shutil, sys, time
+import importlib, inspect, os, re, shutil, sys, time
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -45,7 +45,7 @@ def described(markdown:str)->str: # at most 200 characters
     return re.sub(r'\s+', ' ', text).strip()[:200].replace('"', "'") or 'figure'
 
 def staged(notebook:Path)->nbformat.NotebookNode: # below nbs/
-    "A notebook as the site shows it: nbdev's directives obeyed, imports folded, results in Markdown as text."
+    "A notebook as the site shows it: nbdev's directives obeyed, imports and the code of results folded, results in Markdown as text."
     nb, cells, before = nbformat.read(NBS/notebook, 4), [], ''
     for cell in nb.cells:
         if cell.cell_type == 'markdown':
@@ -62,7 +62,8 @@ def staged(notebook:Path)->nbformat.NotebookNode: # below nbs/
         if silent and outputs and all('text/markdown' in o.get('data', {}) for o in outputs):
             cells += [nbformat.v4.new_markdown_cell(o.data['text/markdown']) for o in outputs]
             continue
-        tags = ['remove-input'] if silent else ['hide-input'] if 'export' in directives and re.match(r'\s*(?:from|import) ', cell.source) else []
+        folded = notebook.parts[0] == 'results' and outputs or 'export' in directives and re.match(r'\s*(?:from|import) ', cell.source)
+        tags = ['remove-input'] if silent else ['hide-input'] if folded else []
         metadata = dict(tags=tags, mystnb=dict(image=dict(alt=described(before)))) if outputs else dict(tags=tags)
         cells.append(nbformat.v4.new_code_cell(cell.source.strip('\n'), outputs=outputs, metadata=metadata))
     page = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'), language_info=dict(name='python')))

@@ -110,8 +110,12 @@ class PosedBody:
     joints:np.ndarray # (21, 3) in the order of JOINTS
     bones:np.ndarray # (bones, 4, 4) from rest to the world
 
-    def move(self, R=np.eye(3), t=np.zeros(3))->'PosedBody':
+    def move(self,
+             R:np.ndarray|None=None, # (3, 3); None: no rotation
+             t:np.ndarray|float=0., # (3,), metres
+            )->'PosedBody':
         "The body rotated by R about the origin, then shifted by t."
+        R = np.eye(3) if R is None else R
         T = np.eye(4); T[:3,:3] = R; T[:3,3] = t
         return PosedBody((self.vertices@R.T + t).astype(np.float32), self.joints@R.T + t, T@self.bones)
 
