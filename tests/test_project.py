@@ -58,18 +58,21 @@ def test_readme_is_the_index_notebook():
     assert (ROOT/'README.md').read_text(encoding='utf-8') == readme(), "run `make export`"
 
 
+PINNED = ('requirements', 'dev_requirements', 'docs_requirements')   # lists whose versions constraints.txt may fix
+
+
 def requirements():
-    "Names of all requirements of settings.ini."
+    "Names of all requirements of settings.ini, but for those of benchmarks."
     parser = configparser.ConfigParser(delimiters=['='])
     parser.read(ROOT/'settings.ini', encoding='utf-8')
     cfg = parser['DEFAULT']
-    return cfg, {re.match(r'[\w.-]+', r)[0].lower() for key in ('requirements', 'dev_requirements') for r in cfg[key].split()}
+    return cfg, {re.match(r'[\w.-]+', r)[0].lower() for key in PINNED for r in cfg[key].split()}
 
 
 def test_constraints_pin_only_what_is_required_and_satisfy_it():
     from packaging.requirements import Requirement
     cfg, names = requirements()
-    wanted = {r.name.lower(): r for key in ('requirements', 'dev_requirements') for r in map(Requirement, cfg[key].split())}
+    wanted = {r.name.lower(): r for key in PINNED for r in map(Requirement, cfg[key].split())}
     pins = [Requirement(line) for line in (ROOT/'constraints.txt').read_text().splitlines() if line and not line.startswith('#')]
     transitive = {'torchvision', 'fastcore', 'execnb', 'ghapi'}
     for pin in pins:

@@ -1,7 +1,7 @@
 """The site of `make docs`: how pages are made from notebooks, and, where it was built and a browser is there, what a reader meets.
 
 Browser tests read `_docs/html` from the disk; they are skipped without it, without Playwright, or without a Chromium."""
-import os, re, shutil, socket, subprocess, sys, time
+import re, shutil, sys
 from pathlib import Path
 
 import nbformat, pytest
@@ -150,45 +150,3 @@ def test_by_clicks_from_the_landing_page(page, site):
     page.locator('nav.bd-links a:visible', has_text='Table IV').first.click()
     page.wait_for_url('**/results/40_table_4.html')
     assert page.problems == []
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
-
-
-@pytest.fixture(scope='module')
-def lab(tmp_path_factory):
-    "JupyterLab on a copy of the notebooks, so that nothing here changes."
-    home, port = tmp_path_factory.mktemp('lab'), free_port()
-    shutil.copytree(ROOT/'nbs', home/'nbs')
-    shutil.copytree(ROOT/'paper_results', home/'paper_results', ignore=shutil.ignore_patterns('*.npz'))
-    shutil.copy(ROOT/'settings.ini', home)
-    log = open(home/'log', 'w')
-    process = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', f'--port={port}', '--IdentityProvider.token=', '--ServerApp.disable_check_xsrf=True', '--LabApp.expose_app_in_browser=True',
-                                f'--ServerApp.root_dir={home}'], stdout=log, stderr=log,
-                               env={**os.environ, **{f'JUPYTERLAB_{kind}_DIR': str(home/kind.lower()) for kind in ('SETTINGS', 'WORKSPACES')}})
-    for _ in range(240):
-        with socket.socket() as s:
-            if s.connect_ex(('127.0.0.1', port)) == 0: break
-        time.sleep(.25)
-    yield f'http://127.0.0.1:{port}', home
-    process.terminate()
-    process.wait(30)
-    log.close()
-
-
-@pytest.mark.parametrize('name', ['nbs/da2/10_relaxation.ipynb', 'nbs/results/05_audit.ipynb'])
-def test_jupyterlab_runs_a_notebook(browser, lab, name):
-    (address, home), context = lab, browser.new_context(viewport=dict(width=1300, height=900))
-    page = context.new_page()
-    page.goto(f'{address}/lab/workspaces/{Path(name).stem}/tree/{name}')
-    idle = 'document.querySelector(".jp-Notebook-ExecutionIndicator[data-status=idle]")'
-    page.wait_for_function(idle, timeout=90_000)
-    page.evaluate("() => { const run = name => jupyterapp.commands.execute(name); run('notebook:run-all-cells').then(() => run('docmanager:save')).then(() => { window.saved = true; }); }")
-    page.wait_for_function('window.saved', timeout=240_000)
-    cells = [c for c in nbformat.read(home/name, 4).cells if c.cell_type == 'code']
-    errors = [f'{o.ename}: {o.evalue}' for c in cells for o in c.outputs if o.output_type == 'error']
-    assert errors == [] and all(c.execution_count for c in cells if c.source.strip()), [c.source[:60] for c in cells if not c.execution_count]
-    context.close()
