@@ -132,7 +132,7 @@ def link_faults(folder:Path)->list[str]:
         faults += [f'{name}: the image {source} has no alternative text' for source in page.bare]
         for link in dict.fromkeys(page.links):
             where = urlsplit(link)
-            if where.scheme or where.netloc or link.startswith(('#', 'data:')) and link in ('#', ''): continue
+            if where.scheme or where.netloc or link == '#': continue
             target = (path.parent/unquote(where.path)).resolve() if where.path else path
             if target.is_dir(): target /= 'index.html'
             if not target.is_file(): faults.append(f'{name}: {link} leads to no file')

@@ -19,7 +19,6 @@ extensions = ['myst_nb', 'mathml']
 html_math_renderer = 'mathml'               # no script, no network
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence']
 myst_heading_anchors = 4
-myst_ref_domains = []
 nb_execution_mode = 'off'                   # the stored outputs are checked by the tests
 nb_render_markdown_format = 'myst'
 nb_ipywidgets_js = {}                       # widgets are shown as stored pictures

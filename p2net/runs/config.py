@@ -16,11 +16,11 @@ from ..errors import InputError, read_yaml
 from .presets import PRESETS
 
 # %% auto #0
-__all__ = ['Positive', 'Fraction', 'Count', 'Seed', 'Side', 'Shift', 'PolicyName', 'Switch', 'HAS', 'SIZES', 'SCALES', 'SHORT',
-           'Strict', 'DataConfig', 'NetworkConfig', 'ControlConfig', 'ScoreConfig', 'SearchConfig', 'TrainingConfig',
-           'EvaluationConfig', 'Config', 'merge', 'brief', 'problem_of', 'source_of', 'settings_error',
-           'recorded_config', 'flatten', 'differences', 'list_changes', 'option', 'parse_override', 'read_settings',
-           'make_config', 'in_sections']
+__all__ = ['Positive', 'Fraction', 'Count', 'Seed', 'Side', 'Shift', 'PolicyName', 'Switch', 'HAS', 'SIZE_FIELDS', 'SCALES',
+           'SHORT', 'Strict', 'DataConfig', 'NetworkConfig', 'ControlConfig', 'ScoreConfig', 'SearchConfig',
+           'TrainingConfig', 'EvaluationConfig', 'Config', 'merge', 'brief', 'problem_of', 'source_of',
+           'settings_error', 'recorded_config', 'flatten', 'differences', 'list_changes', 'option', 'parse_override',
+           'read_settings', 'make_config', 'in_sections']
 
 # %% ../../nbs/runs/10_config.ipynb #8d5312b1
 class Strict(BaseModel):
@@ -64,7 +64,7 @@ class DataConfig(Strict):
 Switch = Literal[True, False, 'control']               # present, absent, or a control of equal cost, C-83
 HAS = {'simplebaseline': ('depth', 'width', 'base_channels', 'weights'), 'cpn': ('depth', 'width', 'base_channels', 'weights'),
        'hrnet-w9-small-v2': ('weights',), 'hrnet-w18-small-v2': ('weights',), 'hrnet-w32': ('weights',), 'hrnet-w48': ('weights',)}  # baseline -> fields of NetworkConfig that it has; P²Net has all
-SIZES = ('depth', 'width', 'base_channels')              # None where the architecture lacks it
+SIZE_FIELDS = ('depth', 'width', 'base_channels')              # None where the architecture lacks it
 
 class NetworkConfig(Strict):
     "Which network, P2Net's size and its switches, III.B and III.C."
@@ -82,10 +82,10 @@ class NetworkConfig(Strict):
     def fits(self)->NetworkConfig:
         "Refuse a value for a setting that the architecture does not have."
         for name, value in self.settings(own=False).items():
-            idle = None if name in SIZES else type(self).model_fields[name].default
+            idle = None if name in SIZE_FIELDS else type(self).model_fields[name].default
             if value != idle:
                 raise ValueError(f"{name} is not a setting of {self.architecture}; leave it at {json.dumps(idle)}")
-        for name in SIZES:
+        for name in SIZE_FIELDS:
             if self.settings().get(name, 0) is None: raise ValueError(f"{name} of {self.architecture} must be a number")
         return self
 
